@@ -21,6 +21,7 @@ from hemoscope.errors import StoreError
 from hemoscope.inference.predictor import Predictor
 from hemoscope.store import background, database, tables, worker
 from hemoscope.store.background import BackgroundLoop
+from hemoscope.store.found_studies import FoundStudy
 from hemoscope.store.jobs import UploadJob
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.settings import Settings
@@ -263,7 +264,7 @@ def test_a_fault_of_the_database_while_a_study_is_read_costs_no_attempt(
     for _ in range(store.jobs.attempts + 1):
         away = iter([True] * 3)
         with monkeypatch.context() as patch:
-            patch.setattr(reader, "read", lambda job: fail(job, [1]))
+            patch.setattr(reader, "read", lambda job: fail(job, [FoundStudy(instances=1)]))
             with pytest.raises(StoreError, match="away"):  # so that the worker waits
                 worker.work_once(store, reader, worker_id)
         monkeypatch.undo()

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from hemoscope.store import jobs, tables
+from hemoscope.store.found_studies import FoundStudy
 from hemoscope.store.jobs import JobFailure, LeaseLostError, UploadJob
 from hemoscope.store.results import StudyResult
 from hemoscope.store.store import Store
@@ -85,7 +86,7 @@ def test_more_images_of_an_immediate_study_are_read_before_all_that_waits(
     """Its results wait for the later reading, in a queue of many studies too."""
     submit(store, [b"x"], by="PACS", uid="1.2")
     job = leased(store)
-    (study_id,) = store.results.begin(job, [1], ["1.2"])
+    (study_id,) = store.results.begin(job, [FoundStudy(instances=1, study_instance_uid="1.2")])
     assert study_id is not None
     store.results.finish_study(job, study_id, replace(RESULT, urgency=urgency))
     store.results.finish_job(job)
@@ -141,7 +142,7 @@ def test_a_lease_that_ran_out_goes_to_another_worker_and_the_first_can_write_not
     assert (quick.upload_id, quick.attempt) == (slow.upload_id, 2)
     assert not store.jobs.heartbeat(ONE, slow)
     writes: list[Callable[[], object]] = [
-        lambda: store.results.begin(slow, [3]),
+        lambda: store.results.begin(slow, [FoundStudy(instances=3)]),
         lambda: store.results.progress(slow, None, state=StudyState.READING, done=1, total=2),
         lambda: store.results.finish_study(slow, entry.study_id, RESULT),
         lambda: store.results.fail_study(slow, entry.study_id, FAILURE, findings="{}"),
@@ -229,13 +230,13 @@ def test_a_result_is_written_once_even_if_a_job_runs_again(
 ) -> None:
     entry = submit(store, [b"x"])
     first = leased(store)
-    (study_id, other) = store.results.begin(first, [3, 4])
+    (study_id, other) = store.results.begin(first, [FoundStudy(instances=3), FoundStudy(instances=4)])
     assert study_id == entry.study_id
     assert other is not None
     store.results.finish_study(first, study_id, RESULT)
     let_lease_end(store)
     again = leased(store, TWO)
-    assert store.results.begin(again, [3, 4]) == (None, other)
+    assert store.results.begin(again, [FoundStudy(instances=3), FoundStudy(instances=4)]) == (None, other)
     store.results.finish_study(again, other, RESULT)
     store.results.finish_job(again)
     rows = query(store, tables.results.select().order_by(tables.results.c.attempt))

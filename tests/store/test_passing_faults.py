@@ -20,10 +20,10 @@ from hemoscope.errors import DecoderStartError, StoreError
 from hemoscope.inference.predictor import Predictor
 from hemoscope.store import jobs, tables
 from hemoscope.store.database import server_time
+from hemoscope.store.found_studies import further_study_id
 from hemoscope.store.outbox import Outbox
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.refusals import refusal
-from hemoscope.store.results import further_study_id
 from hemoscope.store.store import Store
 from hemoscope.store.values import StudyState, StudySummary
 from hemoscope.store.worker import work_once

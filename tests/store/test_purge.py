@@ -1,6 +1,9 @@
 """After ``purge-identity`` no file of a store holds the patient's name, ID, birth date or accession number."""
 
+import errno
 import io
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,6 +109,72 @@ def test_a_database_file_that_others_read_is_named(
         monkeypatch.setattr("hemoscope.store.database._BUSY_MS", 100)
         with pytest.raises(StoreError, match="another process uses the database file"):
             purge_identity(site)
+
+
+def removal_fails(monkeypatch: pytest.MonkeyPatch, fails: Callable[[Path], bool]) -> None:
+    """Let these folders neither be moved nor removed, as on a disk with a bad block."""
+    rename, remove = Path.rename, shutil.rmtree
+
+    def check(folder: Path) -> None:
+        if fails(folder):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
+
+    monkeypatch.setattr(Path, "rename", lambda self, target: (check(self), rename(self, target))[1])
+    monkeypatch.setattr(shutil, "rmtree", lambda folder, *more, **options: (check(folder), remove(folder))[1])
+
+
+def test_folders_that_cannot_be_removed_are_named_and_hold_no_other_one_up(
+    site: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A source that cannot be moved, and another one and the swept one that cannot be removed."""
+    first, second = sorted(site.folder.root.glob("*/source"))
+    swept = "1700000000-" + "a" * 32
+    with monkeypatch.context() as patch:
+        removal_fails(patch, lambda one: one == first or one.name.startswith(second.parent.name) or swept in one.parts)
+        with pytest.raises(
+            StoreError, match=r"^3 folders with uploaded files could not be removed: .*again$"
+        ) as raised:
+            purge_identity(site)
+    (aside,) = site.folder.trash.iterdir()
+    for left in (f"{first.parent.name}/source", f".trash/{aside.name}", f".swept/{swept}/source"):
+        assert left in str(raised.value)
+    assert "3 folders of uploaded files cannot be handled (Input/output error)" in caplog.text
+    assert not (site.folder.trash / ("b" * 32)).exists(), "it came after them"
+    assert stored_identity(site).names == 0
+    assert (site.audit_log()[0].action, site.audit_log()[0].detail[-16:]) == ("purge", ", 3 folders left")
+    purge_identity(site)
+    assert found_in(site, tmp_path) == set()
+
+
+def test_a_folder_that_nobody_can_look_at_counts_as_left(site: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = sorted(site.folder.root.glob("*/source"))
+    is_dir = Path.is_dir
+
+    def refuse(path: Path) -> bool:
+        if path == first:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    removal_fails(monkeypatch, lambda one: one == first)
+    with pytest.raises(StoreError, match=f"1 folder with uploaded files .*{first.parent.name}/source"):
+        purge_identity(site)
+    assert not second.exists()
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_the_command_fails_if_a_folder_is_left_and_says_no_name_that_others_gave(
+    site: Store, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (site.folder.trash / NAME).write_text("a file, which no removal of folders removes")
+    with site.database.writing() as connection:
+        connection.execute(tables.workers.delete())
+    assert cli.main(words(url, tmp_path)) == 1
+    said = capsys.readouterr().err
+    assert "1 folder with uploaded files could not be removed: one with a name of its own. All else was removed" in said
+    assert "run the command again" in said
+    assert "Quint" not in said
+    assert stored_identity(site).names == 0
 
 
 def words(url: str, tmp_path: Path, *more: str) -> list[str]:

@@ -22,8 +22,8 @@ from hemoscope.labels import LABELS
 from hemoscope.reports.findings_json import findings_document
 from hemoscope.reports.report import ModelIdentity, Report, ReportedStudy
 from hemoscope.store import tables
+from hemoscope.store.found_studies import further_study_id
 from hemoscope.store.reading import _digest
-from hemoscope.store.results import further_study_id
 from hemoscope.store.scan_time import moment
 from hemoscope.store.store import Store
 from hemoscope.store.values import Identity, StudyDetail, StudyState, StudySummary, WorklistQuery

@@ -16,7 +16,7 @@ from hemoscope.inference.predictor import Predictor
 from hemoscope.labels import Hemorrhage
 from hemoscope.store import clock_watch, removal, sweep, tables
 from hemoscope.store.database import Database
-from hemoscope.store.results import further_study_id
+from hemoscope.store.found_studies import FoundStudy, further_study_id
 from hemoscope.store.settings import Settings
 from hemoscope.store.store import Store
 from hemoscope.store.supervisor import Supervisor
@@ -119,7 +119,7 @@ def test_a_study_deleted_does_not_come_back_when_its_job_runs_again(
     entry = submit(store, [*series, *other_study(series)])
     job = store.jobs.lease("1" * 32)
     assert job is not None
-    _, second = store.results.begin(job, [5, 5])
+    _, second = store.results.begin(job, [FoundStudy(instances=5)] * 2)
     assert second is not None
     store.delete(second, by="anna")
     store.jobs.give_back(job)

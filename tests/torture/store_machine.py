@@ -37,10 +37,10 @@ from hemoscope.store import (
     worker,
     worklist,
 )
+from hemoscope.store.found_studies import further_study_id
 from hemoscope.store.jobs import JobFailure, LeaseLostError, UploadJob
 from hemoscope.store.reading import UploadReader
 from hemoscope.store.refusals import refusal
-from hemoscope.store.results import further_study_id
 from hemoscope.store.settings import Settings
 from hemoscope.store.storage import VOLUME, Storage
 from hemoscope.store.store import Store, open_store

@@ -315,7 +315,12 @@ def finish(connection: Connection, upload_id: str, *, state: str) -> None:
 def fail(connection: Connection, upload_id: str, failure: JobFailure) -> None:
     """End a job and every study of the upload that has no result yet, with the failure's code."""
     finish(connection, upload_id, state="failed")
-    unfinished = _studies.c.upload_id == upload_id, _studies.c.state.not_in(FINAL)
+    fail_studies(connection, upload_id, failure)
+
+
+def fail_studies(connection: Connection, upload_id: str, failure: JobFailure, *which: sa.ColumnElement[bool]) -> None:
+    """End the studies of an upload that have no result yet, all or those that ``which`` selects."""
+    unfinished = _studies.c.upload_id == upload_id, _studies.c.state.not_in(FINAL), *which
     connection.execute(
         _studies.update()
         .where(*unfinished)

@@ -5,21 +5,28 @@ patient's name: file names are never stored, and the audit log names users and s
 """
 
 import json
-import shutil
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from hemoscope.dicom.wording import counted
+from hemoscope.errors import StoreError
 from hemoscope.store import tables
+from hemoscope.store.for_each import for_each
 from hemoscope.store.storage import Storage
 from hemoscope.store.store import Store
 from hemoscope.store.values import StudyState
 
 _studies, _jobs = tables.studies, tables.jobs
+# As the store names folders: random ids, times, and who deleted a study, in hexadecimal digits. Others name anything.
+_OWN_NAME = re.compile(r"(\.swept/|\.trash/(swept-)?)?[0-9a-f-]+(/source|/clean)?")
 _NAMED = sa.or_(_studies.c.patient_name.is_not(None), _studies.c.patient_id.is_not(None))
 
 
@@ -65,7 +72,8 @@ def purge_identity(store: Store) -> Identity:
     """Remove stored identity, so that no page of the database file holds it either; return what was removed.
 
     Raises:
-        StoreError: ``database_unreachable``, also if another process uses the SQLite file: stop the server first.
+        StoreError: ``database_unreachable``, also if another process uses the SQLite file: stop the server first; and
+            ``storage_unusable``, with the folders that cannot be removed, after everything else is.
     """
     found = stored_identity(store)
     with store.database.writing() as connection:
@@ -74,15 +82,33 @@ def purge_identity(store: Store) -> Identity:
             changed = {"patient_name": None, "patient_id": None, "search_text": _nameless(row), "version": version}
             connection.execute(_studies.update().where(_studies.c.study_id == row.study_id).values(**changed))
         read = _uploads(connection, read=True)
-    for folder in _sources(store.folder, read):
-        store.folder.remove_aside(folder, folder.parent.name)
-    for folder in list(_swept_sources(store.folder)):
-        shutil.rmtree(folder)
-    for folder in list(store.folder.trash.iterdir()):
-        store.folder.remove(folder)
-    store.audit(user="purge-identity", action="purge", detail=f"{found.names} studies, {found.sources} uploads")
+    left = _remove_files(store.folder, read)
+    done = f"{found.names} studies, {found.sources} uploads" + (f", {len(left)} folders left" if left else "")
+    store.audit(user="purge-identity", action="purge", detail=done)
     store.database.compact()
+    if left:
+        raise _identity_left(store.folder, left)
     return found
+
+
+def _remove_files(storage: Storage, read: list[str]) -> list[Path]:
+    """Remove the uploaded files of these uploads, and those in the trash; return the folders that are still there."""
+    sources, others = _sources(storage, read), chain(_swept_sources(storage), storage.trash.iterdir())
+    removals = [partial(storage.remove_aside, folder, folder.parent.name) for folder in sources]
+    removals += [partial(storage.remove, folder) for folder in others]
+    for_each(removals, lambda remove: remove(), what="folders of uploaded files")
+    return [*_sources(storage, read), *_swept_sources(storage), *storage.trash.iterdir()]
+
+
+def _identity_left(storage: Storage, left: list[Path]) -> StoreError:
+    names = [str(folder.relative_to(storage.root)) for folder in left]
+    shown = ", ".join(name if _OWN_NAME.fullmatch(name) else "one with a name of its own" for name in names)
+    folders = f"{counted(len(left), 'folder')} with uploaded files"
+    return StoreError(
+        code="storage_unusable",
+        reason=f"{folders} could not be removed: {shown}. All else was removed",
+        remedy="Check the disk of the storage folder, and that this user may write to it, and run the command again",
+    )
 
 
 def _nameless(row: sa.Row[Any]) -> str:
@@ -100,10 +126,21 @@ def _uploads(connection: Connection, *, read: bool) -> list[str]:
 def _sources(storage: Storage, upload_ids: list[str]) -> Iterator[Path]:
     """The uploaded files of uploads that were read, and what a crash left of their de-identified copies."""
     folders = (storage.upload(one) / name for one in upload_ids for name in ("source", "clean"))
-    return (folder for folder in folders if folder.is_dir())
+    return _there(folders)
 
 
 def _swept_sources(storage: Storage) -> Iterator[Path]:
     """Uploaded files of uploads that the database does not know."""
     folders = (swept / name for swept in storage.swept.iterdir() for name in ("source", "clean"))
-    return (folder for folder in folders if folder.is_dir())
+    return _there(folders)
+
+
+def _there(folders: Iterable[Path]) -> Iterator[Path]:
+    """The folders that exist, those among them that nobody can look at."""
+    for folder in folders:
+        try:
+            there = folder.is_dir()
+        except OSError:
+            there = True
+        if there:
+            yield folder

@@ -26,6 +26,7 @@ from hemoscope.progress import Progress, StageProgress
 from hemoscope.reports.findings_json import document_text, findings_document
 from hemoscope.reports.report import Report, ReportedStudy, model_identity, unread_words
 from hemoscope.store.database import storable
+from hemoscope.store.found_studies import found_studies
 from hemoscope.store.jobs import JobFailure, UploadJob
 from hemoscope.store.other_series import keep_series, others_to_show
 from hemoscope.store.outbox import NOTHING
@@ -88,9 +89,7 @@ class UploadReader:
             limits=store.read_limits,
             progress=opening,
         )
-        sizes = [max(len(series) for series in study.series) for study in archive.studies]
-        uids = [study.study_instance_uid for study in archive.studies]
-        study_ids = store.results.begin(job, sizes or [0], uids)
+        study_ids = store.results.begin(job, found_studies(archive.studies))
         if not study_ids:
             return
         if not archive.studies and study_ids[0] is not None:

@@ -103,6 +103,7 @@ def _delete_rows(
         tables.add_to_total(connection, f"feedback:{verdict}", count)
     tables.add_to_total(connection, "deleted")
     gone = {"study_id": study_id, "upload_id": upload_id, "version": version, "deleted_at": server_time(connection)}
+    gone["source_sha256"] = study.source_sha256  # so that a job that reads its upload again does not bring it back
     connection.execute(tables.deletions.insert().values(**gone))
     audit.append(connection, user=by, action=DELETE, study_id=study_id, detail=detail)
     audit.forget_study(connection, study_id)

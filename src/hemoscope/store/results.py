@@ -4,32 +4,25 @@ A study's result is one row in ``results``, written once, in one transaction wit
 a crash skips the studies that are done.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import zip_longest
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from hemoscope.dicom.refusals import REMEDIES
 from hemoscope.errors import HemoscopeError
 from hemoscope.store import outbox_of_readings, readings, tables
 from hemoscope.store.database import Database, server_time
-from hemoscope.store.jobs import FINAL, JobFailure, UploadJob, check_held, fail, finish
+from hemoscope.store.found_studies import FoundStudy, StudyRows
+from hemoscope.store.jobs import FINAL, JobFailure, UploadJob, check_held, finish
 from hemoscope.store.outbox import NOTHING, Outgoing
-from hemoscope.store.uploads import FAILED_RANK, new_study, rank_of
+from hemoscope.store.uploads import FAILED_RANK, rank_of
 from hemoscope.store.values import Geometry, Identity, StudyState
 
 _studies, _deletions = tables.studies, tables.deletions
-_LOST = JobFailure(
-    code="lost_upload",
-    message="a file of the upload was lost between two attempts to read it, and with it which study is which",
-    remedy=REMEDIES["lost_upload"],
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,16 +51,16 @@ class Results:
         """Write to this database."""
         self._database = database
 
-    def begin(self, job: UploadJob, instances: Sequence[int], uids: Sequence[str] = ()) -> tuple[str | None, ...]:
+    def begin(self, job: UploadJob, found: Sequence[FoundStudy]) -> tuple[str | None, ...]:
         """Make a row for each study of an upload; return the ids to read, None for those done or deleted before.
 
-        Nothing is returned where an earlier attempt found another number of studies, since a file was lost meanwhile:
-        whose rows the others are is not certain then. What has no result yet fails, and the job ends.
+        A study without a result that an earlier attempt found and this one does not fails: its files were lost. Nothing
+        is returned where an earlier version began the rows and found another number of studies: whose rows the others
+        are is not certain then. What has no result yet fails, and the job ends.
 
         Args:
             job: held by the caller.
-            instances: number of slices of each study, in an order that every attempt gives them in.
-            uids: Study Instance UID of each study, kept of those that the DICOM node received.
+            found: the studies; of those that the DICOM node received the Study Instance UID is kept.
 
         Raises:
             LeaseLostError: the job is no longer the caller's.
@@ -75,13 +68,10 @@ class Results:
         with self._database.writing() as connection:
             version = tables.tick(connection)
             check_held(connection, job)
-            if _number_of_studies(connection, job.upload_id) not in {1, len(instances)}:
-                fail(connection, job.upload_id, _LOST)
-                return ()
-            found = tuple(_begin(connection, job, ordinal, count, version) for ordinal, count in enumerate(instances))
-            for study_id, uid in zip_longest(found[:1], uids[:1]):
-                _name_reading(connection, study_id, uid)
-            return found
+            begun = StudyRows(connection, job.upload_id, version).begin(found)
+            for study_id, one in zip(begun, found, strict=False):  # none if it is not certain
+                _name_reading(connection, study_id, one.study_instance_uid)
+            return begun
 
     def reading_number(self, study_id: str) -> int:
         """Return which reading of its study this is, from 1."""
@@ -185,32 +175,6 @@ class Results:
             return changed.rowcount > 0
 
 
-def _number_of_studies(connection: Connection, upload_id: str) -> int:
-    """How many studies earlier attempts found, those deleted since among them; 1 before the first one."""
-    rows = [sa.select(sa.func.count()).where(table.c.upload_id == upload_id) for table in (_studies, _deletions)]
-    return sum(int(connection.execute(one).scalar_one()) for one in rows)
-
-
-def _begin(connection: Connection, job: UploadJob, ordinal: int, instances: int, version: int) -> str | None:
-    upload = connection.execute(sa.select(tables.uploads).where(tables.uploads.c.upload_id == job.upload_id)).one()
-    place = _studies.c.upload_id == job.upload_id, _studies.c.ordinal == ordinal
-    row = connection.execute(sa.select(_studies.c.study_id, _studies.c.state).where(*place)).first()
-    if row is not None:
-        if row.state in FINAL:
-            return None
-        values = {"state": StudyState.READING, "instances": instances, "version": version}
-        connection.execute(_studies.update().where(*place).values(**values))
-        return str(row.study_id)
-    study_id = further_study_id(job.upload_id, ordinal)
-    gone = sa.select(_deletions.c.study_id).where(_deletions.c.upload_id == job.upload_id)
-    if ordinal == 0 or study_id in connection.execute(gone).scalars().all():
-        return None
-    columns = new_study(study_id, job.upload_id, ordinal, version)
-    known = {"received_at": upload.accepted_at, "submitted_by": upload.submitted_by, "state": StudyState.READING}
-    connection.execute(_studies.insert().values(**{**columns, **known, "instances": instances}))
-    return study_id
-
-
 def _name_reading(connection: Connection, study_id: str | None, uid: str | None) -> None:
     """Note UID and number of a reading of what the node received; the files may have other UIDs by now, or none."""
     if study_id is None or _uid_of(connection, study_id) is None:
@@ -223,16 +187,6 @@ def _uid_of(connection: Connection, study_id: str) -> str | None:
     asked = sa.select(_studies.c.study_instance_uid).where(_studies.c.study_id == study_id)
     uid: str | None = connection.execute(asked).scalar()
     return uid
-
-
-def further_study_id(upload_id: str, ordinal: int) -> str:
-    """The id of an upload's second and later studies: the same in every attempt, and unguessable.
-
-    Examples:
-        >>> further_study_id("0" * 32, 1)
-        'ce4b620fa96723c34ca24766fd671bf9'
-    """
-    return hashlib.sha256(f"{upload_id}/{ordinal}".encode()).hexdigest()[:32]
 
 
 def _insert_result(connection: Connection, job: UploadJob, study_id: str, findings: str) -> None:

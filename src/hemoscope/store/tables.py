@@ -56,6 +56,7 @@ studies = Table(
     Column("superseded_by", _ID),
     Column("unread", Text()),
     Column("pixels_sha256", String(64)),
+    Column("source_sha256", String(64)),
     UniqueConstraint("upload_id", "ordinal", name="studies_of_upload"),
     Index("studies_by_urgency", "urgency_rank", "received_at", "study_id"),
     Index("studies_by_version", "version"),
@@ -237,6 +238,7 @@ deletions = Table(
     Column("upload_id", _ID, nullable=False),
     Column("version", _BIG, nullable=False),
     Column("deleted_at", UtcTime(), nullable=False),
+    Column("source_sha256", String(64)),
     Index("deletions_by_version", "version"),
     Index("deletions_of_upload", "upload_id"),
 )
