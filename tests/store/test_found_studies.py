@@ -123,7 +123,7 @@ def test_rows_of_an_earlier_version_fail_if_the_number_of_studies_changed(
 def test_an_attempt_that_finds_nothing_leaves_the_row_its_digest(store: Store, submit: Submit) -> None:
     entry = submit(store, [b"x"])
     attempt(store, A)
-    assert attempt(store, *found_studies(())) == (entry.study_id,)
+    assert attempt(store, *found_studies((), entry.upload_id)) == (entry.study_id,)
     assert attempt(store, B) == (further_study_id(entry.upload_id, 1),)
 
 
@@ -140,7 +140,7 @@ def written(folder: Path, files: list[bytes], **values: str) -> list[Path]:
 
 def test_a_study_that_lost_a_file_is_known_again(series: list[bytes], tmp_path: Path) -> None:
     paths = written(tmp_path / "one", series)
-    whole, less = (found_studies(open_archive(some).studies)[0] for some in (paths, paths[1:]))
+    whole, less = (found_studies(open_archive(some).studies, "upload")[0] for some in (paths, paths[1:]))
     assert (whole.instances, less.instances) == (5, 4)
     assert whole.source_sha256 == less.source_sha256
 
@@ -151,8 +151,8 @@ def test_patients_with_one_study_uid_are_told_apart_by_their_files(series: list[
         for name in ("Ash", "Elm")
         for path in written(tmp_path / name, series, StudyInstanceUID="1.2", PatientName=name, PatientID=name)
     ]
-    whole = [one.source_sha256 for one in found_studies(open_archive(paths).studies)]
-    less = [one.source_sha256 for one in found_studies(open_archive(paths[1:]).studies)]
+    whole = [one.source_sha256 for one in found_studies(open_archive(paths).studies, "upload")]
+    less = [one.source_sha256 for one in found_studies(open_archive(paths[1:]).studies, "upload")]
     assert len(set(whole)) == 2
     assert len(set(whole) & set(less)) == 1, "only that of the patient whose files are all there"
 

@@ -49,28 +49,29 @@ class FoundStudy:
     source_sha256: str | None = None
 
 
-def found_studies(studies: "Sequence[Study]") -> tuple[FoundStudy, ...]:
+def found_studies(studies: "Sequence[Study]", upload_id: str) -> tuple[FoundStudy, ...]:
     """Describe the studies of an upload; one without slices if there are none, since its row says why."""
     uids = Counter(study.study_instance_uid for study in studies)
     found = tuple(
         FoundStudy(
             instances=max(len(series) for series in study.series),
             study_instance_uid=study.study_instance_uid,
-            source_sha256=_digest(study, shared=uids[study.study_instance_uid] > 1),
+            source_sha256=_digest(study, upload_id, shared=uids[study.study_instance_uid] > 1),
         )
         for study in studies
     )
     return found or (FoundStudy(instances=0),)
 
 
-def _digest(study: "Study", *, shared: bool) -> str:
+def _digest(study: "Study", upload_id: str, *, shared: bool) -> str:
     """SHA-256 of its UID alone, so that a study that lost a file is still known; of its files too if UIDs are shared.
 
-    Studies of several patients can have one UID. Which of them lost a file is not certain then.
+    Studies of several patients can have one UID. Which of them lost a file is not certain then. With the id of the
+    upload, so that digests tell nobody that two uploads are of one study.
     """
     headers = (header for series in study.series for header in (*series.headers, *series.left_out))
     files = sorted({(one.sop_instance_uid, one.frame, one.source) for one in headers}) if shared else []
-    return hashlib.sha256(json.dumps([study.study_instance_uid, files]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([upload_id, study.study_instance_uid, files]).encode()).hexdigest()
 
 
 class StudyRows:

@@ -89,7 +89,7 @@ class UploadReader:
             limits=store.read_limits,
             progress=opening,
         )
-        study_ids = store.results.begin(job, found_studies(archive.studies))
+        study_ids = store.results.begin(job, found_studies(archive.studies, job.upload_id))
         if not study_ids:
             return
         if not archive.studies and study_ids[0] is not None:
