@@ -4,8 +4,7 @@
 
 Without ``--data``, the stored scores of several runs are averaged. With it, the networks of the folds score their
 held-out slices again, from the cache that they were trained on: at another reading size or without the mirror image
-(``--set reading.size=384``, ``--set reading.mirror=false``), of other input (``--set
-preprocessing.dense_objects='"replaced"'``), and of several runs by the mean of their scores or by the
+(``--set reading.size=384``, ``--set reading.mirror=false``), and of several runs by the mean of their scores or by the
 mean of their weights. The output is a run folder for ``trials.py add``; of one run, it holds the final weights too, for
 ``hemoscope export``.
 """
@@ -31,8 +30,6 @@ from hemoscope.training.models.network import AveragedNetworks, HemorrhageNetwor
 from hemoscope.training.run_folder import write_json
 from hemoscope.training.scoring import score_slices
 
-# Settings of the input that a network can be tried with, trained without.
-_INPUT = ("preprocessing.outside", "preprocessing.dense_objects")
 _LOGITS = [f"logit_{label}" for label in LABELS]
 _COPIED = ("versions.json", "dataset.json", "slices.csv", "strata.csv")
 
@@ -67,14 +64,13 @@ def rescore(
 
 def _changed(experiment: Experiment, changes: Sequence[str]) -> Experiment:
     """Apply changes of how the network reads. Raises SystemExit for others, which would need another training."""
+    if others := [change for change in changes if not change.startswith("reading.")]:
+        msg = f"{others[0]} needs another training. Only the table reading can be changed here"
+        raise SystemExit(msg)
     tables = {"reading": {}, **experiment.to_json()}
     for change in changes:
-        name, _, text = change.partition("=")
-        table, _, key = name.partition(".")
-        if table != "reading" and name not in _INPUT:
-            msg = f"{change} needs another training. Only the table reading and {', '.join(_INPUT)} can be changed here"
-            raise SystemExit(msg)
-        tables[table][key] = json.loads(text)
+        key, _, text = change.removeprefix("reading.").partition("=")
+        tables["reading"][key] = json.loads(text)
     return parse_experiment(tables, where="--set")
 
 

@@ -1,11 +1,11 @@
 """Preprocessing from Hounsfield units to model input, shared by training and serving.
 
 The order is: average thin slices to the thickness of the training data, resample to square pixels, set what lies beside
-the head to air (if the settings say so), crop a square around the head, resize the Hounsfield units, replace small
-objects denser than blood (if the settings say so), then apply the windows. Volumes are in the radiological convention
-(``HounsfieldVolume.canonical``); ``box_on_slice`` leads back to the slices as stored. HU are resized before windowing
-because HU are the physical, linear quantity: mixing bone and brain gives what a coarser scanner would have measured,
-while mixing windowed bone (cut off at 80 HU) and brain would paint a rim of blood-like values along the skull.
+the head to air (if the settings say so), crop a square around the head, resize the Hounsfield units, then apply the
+windows. Volumes are in the radiological convention (``HounsfieldVolume.canonical``); ``box_on_slice`` leads back to the
+slices as stored. HU are resized before windowing because HU are the physical, linear quantity: mixing bone and brain
+gives what a coarser scanner would have measured, while mixing windowed bone (cut off at 80 HU) and brain would paint a
+rim of blood-like values along the skull.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hemoscope.inference.dense_objects import without_dense_objects
 from hemoscope.inference.head_mask import kept_pixels
 from hemoscope.inference.regions import largest_region, opened
 from hemoscope.inference.slabs import neighbour_indices, slab_bounds
@@ -27,7 +26,6 @@ from hemoscope.volume import AxisChange, HounsfieldVolume
 AIR = -1000
 Crop = Literal["none", "head"]
 Outside = Literal["kept", "air"]
-DenseObjects = Literal["kept", "replaced"]
 
 # The head is detected on every fourth pixel: fast, and thin objects such as a headrest disappear.
 _STRIDE = 4
@@ -72,8 +70,6 @@ class Preprocessing:
             from thick training slices; None does not average.
         outside: ``air`` sets what lies beside the head (fingers, a head rest) to -1000 HU, see ``head_mask``; ``kept``
             leaves it, as do cards of earlier versions, which lack the key.
-        dense_objects: ``replaced`` gives calcium, metal and catheters inside the skull the HU around them, see
-            ``dense_objects``; ``kept`` leaves them, as do cards that lack the key.
     """
 
     windows: tuple[Window, ...] = (BRAIN, SUBDURAL, BONE)
@@ -83,7 +79,6 @@ class Preprocessing:
     neighbours: int = 0
     slab_mm: float | None = 5.0
     outside: Outside = "kept"
-    dense_objects: DenseObjects = "kept"
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
@@ -98,9 +93,6 @@ class Preprocessing:
             raise ValueError(msg)
         if self.outside not in get_args(Outside):
             msg = f"outside must be one of {', '.join(get_args(Outside))}, got {self.outside}"
-            raise ValueError(msg)
-        if self.dense_objects not in get_args(DenseObjects):
-            msg = f"dense_objects must be one of {', '.join(get_args(DenseObjects))}, got {self.dense_objects}"
             raise ValueError(msg)
         if not 0 <= self.margin <= 1 or not 0 <= self.neighbours <= 5:
             msg = f"margin must be 0 to 1 and neighbours 0 to 5, got {self.margin} and {self.neighbours}"
@@ -124,17 +116,13 @@ class Preprocessing:
             "neighbours": self.neighbours,
             "slab_mm": self.slab_mm,
             "outside": self.outside,
-            "dense_objects": self.dense_objects,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Preprocessing":
-        """Read the result of ``to_json``. Raises ValueError for unknown or missing keys.
-
-        ``outside`` and ``dense_objects`` may be missing.
-        """
+        """Read the result of ``to_json``. Raises ValueError for unknown or missing keys; ``outside`` may be missing."""
         expected = set(cls().to_json())
-        data = {"outside": cls().outside, "dense_objects": cls().dense_objects, **data}
+        data = {"outside": cls().outside, **data}
         if set(data) != expected:
             msg = f"preprocessing needs exactly the keys {sorted(expected)}, got {sorted(data)}"
             raise ValueError(msg)
@@ -173,8 +161,7 @@ def channels(stack: NDArray[np.float32], preprocessing: Preprocessing) -> NDArra
 def cropped(volume: HounsfieldVolume, index: int, box: Box, preprocessing: Preprocessing) -> NDArray[np.float32]:
     """Return HU of one slice, or of the slab around a thin one, within a box: float32 (size, size), no windows."""
     slab = square_pixels(_slab(volume, index, preprocessing.slab_mm), volume)
-    head = resized(_without_outside(slab, volume, index, preprocessing), box, preprocessing.size)
-    return without_dense_objects(head) if preprocessing.dense_objects == "replaced" else head
+    return resized(_without_outside(slab, volume, index, preprocessing), box, preprocessing.size)
 
 
 def slice_box(volume: HounsfieldVolume, index: int, preprocessing: Preprocessing) -> Box:
