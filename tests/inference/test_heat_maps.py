@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hemoscope.inference.calibration import Calibration
-from hemoscope.inference.heat_maps import HeatMap, heat_on_slice, local_heat, peak_distance
+from hemoscope.inference.heat_maps import HeatMap, heat_on_slice, local_probabilities, peak_distance
 from hemoscope.inference.preprocess import Box
 from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 
@@ -40,14 +40,41 @@ def test_what_is_no_map_of_probabilities_is_refused(values: np.ndarray) -> None:
         HeatMap(values=values.astype(np.float32), box=Box(top=0, left=0, side=4))
 
 
+UNTOUCHED = PerLabel.build(lambda _: Calibration(scale=1.0, bias=0.0))
+EPIDURAL_ESTABLISHED = PerLabel.build(lambda one: one in {Hemorrhage.ANY, Hemorrhage.EPIDURAL})
+
+
 @pytest.mark.parametrize("label", LABELS)
 def test_a_label_is_shown_in_its_own_calibration(label: Hemorrhage) -> None:
-    maps = np.arange(6, dtype=np.float32)[:, None, None] + np.zeros((6, 3, 3), dtype=np.float32)
-    calibration = PerLabel.build(lambda one: Calibration(scale=1.0 + LABELS.index(one), bias=-1.0))
-    heat = local_heat(maps, label, calibration, box=BOX)
+    maps = np.arange(6, 0, -1, dtype=np.float32)[:, None, None] + np.zeros((6, 3, 3), dtype=np.float32)
+    calibration = PerLabel.build(lambda one: Calibration(scale=1.0 - 0.1 * LABELS.index(one), bias=-1.0))
     index = LABELS.index(label)
-    np.testing.assert_allclose(heat.values, 1 / (1 + np.exp(-((1.0 + index) * index - 1.0))), atol=1e-6)
-    assert heat.box == BOX
+    found = local_probabilities(maps, calibration, EPIDURAL_ESTABLISHED)[index]
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-((1.0 - 0.1 * index) * (6 - index) - 1.0))), atol=1e-6)
+
+
+def test_a_type_that_is_not_established_is_not_seen_where_no_hemorrhage_is() -> None:
+    maps = np.full((6, 2, 2), -4.0, dtype=np.float32)
+    maps[LABELS.index(Hemorrhage.ANY), 0, 0] = 3.0
+    maps[LABELS.index(Hemorrhage.INTRAPARENCHYMAL)] = [[1.0, 5.0], [-4.0, -4.0]]  # at the bleed, and beside it
+    found = local_probabilities(maps, UNTOUCHED, EPIDURAL_ESTABLISHED)[LABELS.index(Hemorrhage.INTRAPARENCHYMAL)]
+    assert np.unravel_index(found.argmax(), found.shape) == (0, 0)
+    assert found[0, 1] < 0.02
+
+
+def test_an_established_type_counts_as_a_hemorrhage_where_it_is_seen() -> None:
+    maps = np.full((6, 2, 2), -4.0, dtype=np.float32)
+    maps[LABELS.index(Hemorrhage.EPIDURAL), 1, 1] = 3.0
+    found = local_probabilities(maps, UNTOUCHED, EPIDURAL_ESTABLISHED)
+    assert found[LABELS.index(Hemorrhage.ANY), 1, 1] == found[LABELS.index(Hemorrhage.EPIDURAL), 1, 1] > 0.95
+
+
+@given(logits=st.lists(st.floats(-20, 20, width=32), min_size=24, max_size=24), known=st.sets(st.sampled_from(LABELS)))
+def test_any_is_the_highest_at_every_place(logits: list[float], known: set[Hemorrhage]) -> None:
+    maps = np.array(logits, dtype=np.float32).reshape(6, 2, 2)
+    found = local_probabilities(maps, UNTOUCHED, PerLabel.build(lambda one: one in known))
+    assert found.shape == maps.shape
+    assert np.all(found[0] >= found)
 
 
 def outline(*, rows: slice, columns: slice) -> np.ndarray:

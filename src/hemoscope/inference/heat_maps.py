@@ -8,7 +8,8 @@ from PIL import Image
 
 from hemoscope.inference.calibration import AnyCalibration
 from hemoscope.inference.preprocess import Box
-from hemoscope.labels import LABELS, Hemorrhage, PerLabel
+from hemoscope.inference.probabilities import calibrated, consistent
+from hemoscope.labels import PerLabel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,27 +27,20 @@ class HeatMap:
 
 
 def local_probabilities(
-    logits: NDArray[np.float32], label: Hemorrhage, calibration: PerLabel[AnyCalibration]
+    maps: NDArray[np.float32], calibration: PerLabel[AnyCalibration], established: PerLabel[bool]
 ) -> NDArray[np.float32]:
-    """Turn a label's map logits, of any shape, into local probabilities in [0, 1].
+    """Turn the map logits of one slice into local probabilities in [0, 1], (6, height, width).
 
-    A map's logits are in the units of the slice logits pooled from them, so the label's slice calibration applies.
-    """
-    return np.clip(calibration[label].apply(logits.astype(np.float64)), 0.0, 1.0).astype(np.float32)
-
-
-def local_heat(
-    maps: NDArray[np.float32], label: Hemorrhage, calibration: PerLabel[AnyCalibration], *, box: Box
-) -> HeatMap:
-    """Return the heat map of one label.
+    A map's logits are in the units of the slice logits pooled from them, so the slice calibrations apply. Each place is
+    made consistent as slices are (``probabilities.consistent``): where no hemorrhage is seen, none of a type is either.
 
     Args:
-        maps: class-activation logits of one slice, shape (6, height, width).
-        label: the label to show.
+        maps: class-activation logits, shape (6, height, width).
         calibration: of the slice logits.
-        box: the part of the slice that the model saw.
+        established: which labels the card's validation supports.
     """
-    return HeatMap(values=local_probabilities(maps[LABELS.index(label)], label, calibration), box=box)
+    places = consistent(calibrated(np.moveaxis(maps, 0, -1).astype(np.float64), calibration), established)
+    return np.ascontiguousarray(np.moveaxis(np.clip(places, 0.0, 1.0), -1, 0), dtype=np.float32)
 
 
 def heat_on_slice(heat: HeatMap, shape: tuple[int, ...]) -> NDArray[np.float32]:

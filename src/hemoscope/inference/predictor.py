@@ -189,6 +189,7 @@ class Predictor:
             maps=heat_maps,
             preprocessing=card.preprocessing,
             calibration=card.calibration.slice,
+            established=card.established,
         )
 
     def probabilities(

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from hemoscope.dicom.slices import Rejected
 from hemoscope.inference.calibration import AnyCalibration
 from hemoscope.inference.findings import StudyFindings
-from hemoscope.inference.heat_maps import HeatMap, heat_on_slice, local_heat
+from hemoscope.inference.heat_maps import HeatMap, heat_on_slice, local_probabilities
 from hemoscope.inference.preprocess import Box, Preprocessing, box_on_slice
 from hemoscope.inference.probabilities import StudyProbabilities
-from hemoscope.labels import Hemorrhage, PerLabel
+from hemoscope.labels import LABELS, Hemorrhage, PerLabel
 from hemoscope.volume import AxisChange, HounsfieldVolume
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class StudyReading:
             None unless asked for.
         preprocessing: of the model that read it.
         calibration: of the model's slice logits, which turns ``maps`` into local probabilities.
+        established: which labels its validation supports; a map of another one shows no more than that of ``any``.
     """
 
     findings: StudyFindings
@@ -40,6 +41,7 @@ class StudyReading:
     maps: NDArray[np.float32] | None
     preprocessing: Preprocessing
     calibration: PerLabel[AnyCalibration]
+    established: PerLabel[bool]
 
     @property
     def affine(self) -> NDArray[np.float64]:
@@ -76,12 +78,14 @@ class StudyReading:
         if not 0 <= index < len(self.volume):
             msg = f"slice {index} of a volume of {len(self.volume)}"
             raise IndexError(msg)
-        return local_heat(self.maps[index], Hemorrhage(label), self.calibration, box=self.box(index))
+        places = local_probabilities(self.maps[index], self.calibration, self.established)
+        return HeatMap(values=places[LABELS.index(Hemorrhage(label))], box=self.box(index))
 
     def heat_map(self, label: Hemorrhage | str, index: int) -> NDArray[np.float32]:
         """Return where the model saw a label in a slice: float32 (rows, columns) of the slice's own size, in [0, 1].
 
-        Values are local probabilities, calibrated as the label's slices are; 0 outside the square that the model saw.
+        Values are local probabilities, calibrated and consistent as slices are: at each place, ``any`` is the highest.
+        They are 0 outside the square that the model saw.
 
         Raises:
             ValueError: there is no such label, or the study was read without its maps.

@@ -21,7 +21,6 @@ from hemoscope.errors import DecoderStartError, HemoscopeError
 from hemoscope.inference.card import ModelCard
 from hemoscope.inference.heat_maps import local_probabilities
 from hemoscope.inference.predictor import Predictor, Stage, StudyReading
-from hemoscope.labels import LABELS
 from hemoscope.progress import Progress, StageProgress
 from hemoscope.reports.findings_json import document_text, findings_document
 from hemoscope.reports.report import Report, ReportedStudy, model_identity, unread_words
@@ -237,8 +236,8 @@ def _unread(reading: StudyReading) -> str | None:
 def _stored_maps(maps: NDArray[np.float32], card: ModelCard) -> NDArray[np.float16]:
     """Class-activation logits (slices, 6, height, width) to local probabilities."""
     local = np.empty(maps.shape, dtype=np.float16)
-    for index, label in enumerate(LABELS):
-        local[:, index] = local_probabilities(maps[:, index], label, card.calibration.slice)
+    for index, one in enumerate(maps):
+        local[index] = local_probabilities(one, card.calibration.slice, card.established)
     return local
 
 
