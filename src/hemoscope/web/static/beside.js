@@ -119,6 +119,7 @@ export class Beside {
       hover: nothing,
       leave: nothing,
       measures: () => false,
+      grabs: () => false,
       measureEnd: nothing,
     };
     wireGestures(stage, acts, (pointer) => (pointer === "touch" ? "scroll" : "window"));
