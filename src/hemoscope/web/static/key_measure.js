@@ -2,13 +2,12 @@
 // cross-hair over it and Enter sets the points of the measurement. Space takes hold of one that was set before.
 
 import { announce } from "./announce.js";
+import { find } from "./element.js";
 import { focusByKeyOnly } from "./gestures.js";
 import { isCommand } from "./keys.js";
 import { onStage } from "./mark_drawing.js";
 import { t } from "./messages.js";
-import { placement } from "./view.js";
 
-const find = (selector) => document.querySelector(selector);
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 const FAST = 10; // pixels with Shift
 const MARGIN = 24; // screen pixels between the cross-hair and the edges of the stage
@@ -92,8 +91,8 @@ export class KeyMeasure {
 
   /** Where the cross-hair is on the stage. */
   get #place() {
-    const { viewer } = this.#reading;
-    return onStage(placement(viewer.view, viewer.stage, viewer.image), viewer.image, this.#at);
+    const { place, image } = this.#reading.viewer;
+    return onStage(place, image, this.#at);
   }
 
   /** Whether what is being drawn was begun by key: what a pointer draws is left to it. */

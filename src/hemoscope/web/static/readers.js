@@ -139,7 +139,7 @@ export class Readers {
     if (!claim || !this.#me) return null;
     if (this.#isMine) return el("p", { class: "faint", text: t("readers.you") });
     const since = duration(Math.max(secondsSince(claim.since), 0));
-    const button = el("button", { type: "button", class: "small", dataset: { act: "take-over" }, title: t("readers.take-over-key", { key: "t" }), onclick: () => this.takeOver() }, t("readers.take-over"));
+    const button = el("button", { class: "small", dataset: { act: "take-over" }, title: t("readers.take-over-key", { key: "t" }), onclick: () => this.takeOver() }, t("readers.take-over"));
     return el("p", { class: "claim-other" }, el("span", {}, parts("readers.other", { name: nameOf(claim.by, initials), age: since })), button);
   }
 
@@ -148,7 +148,7 @@ export class Readers {
     if (state !== "done") return null;
     const by = el("span", {}, reviews.flatMap((one, place) => [place > 0 && ", ", nameOf(one.by, initials), ` ${time(one.at)}`]));
     const words = reviews.length > 0 ? el("span", { class: "reviewed-by" }, icon("check"), el("span", {}, parts("readers.reviewed-by", { readers: by }))) : el("span", { class: "faint", text: t("readers.not-reviewed") });
-    const button = el("button", { type: "button", class: "small", dataset: { act: "review" }, title: t("readers.mark-key", { key: "v" }), onclick: () => this.toggleReview() }, t(this.#review ? "readers.take-back" : "readers.mark"));
+    const button = el("button", { class: "small", dataset: { act: "review" }, title: t("readers.mark-key", { key: "v" }), onclick: () => this.toggleReview() }, t(this.#review ? "readers.take-back" : "readers.mark"));
     return el("p", {}, words, button);
   }
 

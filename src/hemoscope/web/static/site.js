@@ -17,7 +17,7 @@ function showUser(site) {
   if (!place || !site.user || place.childElementCount > 0) return;
   const name = el("span", { class: "user-name", text: site.user.name });
   place.replaceChildren(site.login_required ? ownName(site) : name);
-  if (site.login_required) place.append(el("button", { type: "button", class: "quiet", onclick: logOut }, t("common.log-out")));
+  if (site.login_required) place.append(el("button", { class: "quiet", onclick: logOut }, t("common.log-out")));
 }
 
 function ownName(site) {
