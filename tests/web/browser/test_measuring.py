@@ -542,3 +542,95 @@ def test_an_end_is_corrected_by_key(page: "Page", asymmetric: Phantom) -> None:
     press(page, Enter=1)
     page.locator("#measurements li").nth(1).wait_for()
     assert listed(page)[0] == after
+
+
+def shapes(page: "Page") -> list[tuple[str, list[list[float]]]]:
+    return [(one["kind"], one["points"]) for one in listed(page)]
+
+
+def wait_for_announcement(page: "Page", words: str) -> None:
+    page.locator("#announcement", has_text=words).wait_for(state="attached")
+
+
+def test_what_was_drawn_moved_and_deleted_is_taken_back_from_the_newest_on(page: "Page", asymmetric: Phantom) -> None:
+    states: list[Any] = [[]]
+    drag(page, "l", (0.3, 0.25), (0.6, 0.7), asymmetric)
+    states.append(shapes(page))
+    before = kept(page)
+    pull(page, (0.6, 0.7), (0.5, 0.4))
+    page.mouse.up()
+    wait_for_another(page, before)
+    states.append(shapes(page))
+    page.keyboard.press("Delete")
+    page.wait_for_selector("#measurements li", state="detached")
+    press(page, End=1)
+    wait_for_slice(page, 11)
+    page.keyboard.press("Control+z")
+    page.wait_for_selector("#measurements li")
+    assert shapes(page) == states[2]
+    wait_for_slice(page, 5)  # what has changed is seen
+    wait_for_announcement(page, f"Undone. Length: {kept(page)['found']['length_mm']:.1f} mm")
+    before = kept(page)
+    page.keyboard.press("Meta+z")
+    wait_for_another(page, before)
+    assert shapes(page) == states[1]
+    page.keyboard.press("Control+z")
+    page.wait_for_selector("#measurements li", state="detached")
+    wait_for_announcement(page, "Undone. Measurement deleted")
+    assert shapes(page) == states[0]
+    page.keyboard.press("Control+z")
+    wait_for_announcement(page, "nothing on this page that could be undone")
+
+
+def test_undo_waits_for_what_is_under_way_and_cancels_what_is_drawn_and_is_a_fields_own_in_a_field(
+    page: "Page",
+) -> None:
+    held: list[Any] = []
+    page.route(
+        "**/measurements", lambda route: held.append(route) if route.request.method == "POST" else route.continue_()
+    )
+    page.keyboard.press("l")
+    pull(page, (0.3, 0.25), (0.6, 0.7))
+    page.keyboard.press("Control+z")  # while it is drawn
+    page.mouse.up()
+    pull(page, (0.3, 0.3), (0.5, 0.7))
+    page.mouse.up()
+    wait_until(page, lambda: held)
+    page.keyboard.press("Control+z")
+    held.pop().continue_()
+    wait_for_announcement(page, "Undone. Measurement deleted")
+    assert not held
+    assert listed(page) == []
+    page.unroute("**/measurements")
+    probe(page, 0)
+    page.locator("#level").focus()
+    page.keyboard.press("Control+z")  # the field's own
+    page.locator("#measurements .mark-place").focus()
+    page.evaluate("() => fetch('/api/v1/site')")  # what the key has asked for came before
+    assert len(listed(page)) == 1
+
+
+def test_an_undo_that_failed_can_be_tried_again(page: "Page") -> None:
+    probe(page, 0)
+    page.route("**/measurements/*", lambda route: route.abort())
+    page.keyboard.press("Control+z")
+    page.wait_for_selector("#measurements .problem")
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser's own line
+    page.unroute("**/measurements/*")
+    assert len(listed(page)) == 1
+    page.keyboard.press("Control+z")
+    page.wait_for_selector("#measurements li", state="detached")
+    assert listed(page) == []
+
+
+def test_the_deleted_measurement_of_another_reader_is_not_stored_under_this_readers_name(page: "Page") -> None:
+    probe(page, 0)
+    theirs = {**kept(page), "by": "agnes"}
+    page.route("**/measurements", lambda route: route.fulfill(json={"measurements": [theirs]}))
+    page.reload()
+    page.get_by_role("button", name="Delete the HU at a point on slice 6").click()
+    page.wait_for_selector("#measurements li", state="detached")
+    page.unroute("**/measurements")
+    page.keyboard.press("Control+z")
+    page.locator("#measurements .problem", has_text="another reader's").wait_for()
+    assert listed(page) == []

@@ -8,6 +8,7 @@ const SIDES = [[0, null], [1, null], [null, 0], [null, 1]];
 const CORNERS = [[0, 0], [1, 1], [0, 1], [1, 0]]; // first those that were drawn
 const MOVES = { probe: [[0, 0]], length: ENDS, ellipse: SIDES, rectangle: [...CORNERS, ...SIDES] };
 
+export const asPoints = (pairs) => pairs.map(([row, column]) => ({ row, column }));
 const between = (points, name) => (points[0][name] + points.at(-1)[name]) / 2;
 
 /** The handles of a measurement of a kind with these points {row, column}. */
@@ -16,13 +17,15 @@ export function handlesOf(kind, points) {
   return MOVES[kind].map(([row, column]) => ({ row: place("row", row), column: place("column", column), moves: { row, column } }));
 }
 
-/** The handle nearest to a place [x, y] of the stage within `reach` screen pixels, or null; of two at one place the first. */
-export function nearestHandle(handles, place, image, [x, y], reach) {
+/** The handle of these measurements nearest to a place [x, y] of the stage within `reach` screen pixels, as {mark, handle}, or null; of two at one place the first. */
+export function nearestHandle(marks, place, image, [x, y], reach) {
   let [found, least] = [null, reach];
-  for (const handle of handles) {
-    const [left, top] = onStage(place, image, handle);
-    const away = Math.hypot(left - x, top - y);
-    if (away < least) [found, least] = [handle, away];
+  for (const mark of marks) {
+    for (const handle of handlesOf(mark.kind, asPoints(mark.points))) {
+      const [left, top] = onStage(place, image, handle);
+      const away = Math.hypot(left - x, top - y);
+      if (away < least) [found, least] = [{ mark, handle }, away];
+    }
   }
   return found;
 }

@@ -3,20 +3,16 @@
 
 import { Problem, getJson, getSite, sendJson } from "./api.js";
 import { announce } from "./announce.js";
-import { el, icon } from "./element.js";
 import { drawAim, drawHandles, drawMark } from "./mark_drawing.js";
-import { handlesOf, movedPoints, nearestHandle } from "./mark_handles.js";
-import { measured, measuredWords } from "./measure.js";
+import { asPoints, handlesOf, movedPoints, nearestHandle } from "./mark_handles.js";
+import { MarkHistory } from "./mark_history.js";
+import { foundWords, listMarks } from "./mark_list.js";
+import { measured } from "./measure.js";
 import { t } from "./messages.js";
 import { problemBox } from "./site.js";
-import { placement } from "./view.js";
 
 const LEAST_DRAG = 3; // screen pixels; less is a click
-const foundWords = (mark) => t("measure.found", { kind: t(`measure.${mark.kind}`), values: measuredWords(mark.kind, mark.found).join(", ") });
-
 const isSame = (one, other) => one?.measurement_id === other?.measurement_id; // a list that is fetched again has new objects
-const asPoints = (pairs) => pairs.map(([row, column]) => ({ row, column }));
-const pointsOf = (mark) => asPoints(mark.points);
 
 export class Marks {
   #path;
@@ -27,6 +23,8 @@ export class Marks {
   #acts = 0; // own changes that were begun or have ended
   #asked = 0;
   #changing = new Map(); // by id, those that are being replaced or deleted: their new points, or null
+  #history = new MarkHistory();
+  #settled = Promise.resolve(); // once all changes have ended that were begun
   #aim = null; // the keyboard's cross-hair: {row, column}
   #near = null; // the own one that can be taken hold of: {mark, handle}
   #drawn = null; // the one that is being drawn: {kind, slice, from, to}, and if it is corrected {mark, handle}
@@ -72,17 +70,15 @@ export class Marks {
     if (kind === "probe") this.end();
   }
 
-  /** Show what can be taken hold of within `reach` of a place on the stage, a handle of an own measurement; returns it as {mark, handle}, or null. */
+  /** Show which handle of an own measurement is within `reach` of a place on the stage; returns it as {mark, handle}, or null. */
   near(x, y, reach) {
     if (this.#drawn) return this.#near;
     const { viewer } = this.#reading;
-    const own = viewer && x !== undefined ? this.#own : [];
-    const handles = own.flatMap((mark) => handlesOf(mark.kind, pointsOf(mark)).map((handle) => ({ ...handle, mark })));
-    const handle = handles.length > 0 ? nearestHandle(handles, placement(viewer.view, viewer.stage, viewer.image), viewer.image, [x, y], reach) : null;
-    if (!isSame(handle?.mark, this.#near?.mark)) this.#reading.redraw();
-    this.#near = handle && { mark: handle.mark, handle };
-    document.querySelector("#stage").toggleAttribute("data-grab", handle !== null);
-    return this.#near;
+    const near = viewer && x !== undefined ? nearestHandle(this.#own, viewer.place, viewer.image, [x, y], reach) : null;
+    if (!isSame(near?.mark, this.#near?.mark)) this.#reading.redraw();
+    this.#near = near;
+    document.querySelector("#stage").toggleAttribute("data-grab", near !== null);
+    return near;
   }
 
   /** Begin to correct what was near, from a point {row, column, x, y} of the slice shown. */
@@ -120,7 +116,7 @@ export class Marks {
     const isClick = least > 0 && Math.hypot(to.x - from.x, to.y - from.y) < least;
     const points = this.#pointsDrawn(drawn);
     const kept = mark ? !isClick && this.#mayReplace(mark, points) : !isClick || kind === "probe";
-    if (kept) this.#replace(mark, { kind, slice, points: points.map(({ row, column }) => [row, column]) });
+    if (kept) this.#change(mark, { kind, slice, points: points.map(({ row, column }) => [row, column]) });
     else this.#reading.redraw();
   }
 
@@ -135,34 +131,66 @@ export class Marks {
   }
 
   #pointsDrawn({ kind, from, to, mark, handle }) {
-    if (mark) return movedPoints(pointsOf(mark), handle, from, to, this.#reading.viewer.image);
+    if (mark) return movedPoints(asPoints(mark.points), handle, from, to, this.#reading.viewer.image);
     return kind === "probe" ? [from] : [from, to];
   }
 
-  /** Store what is `given`, unless null, in the place of an `old` measurement, unless null: first the new one, so that no failure loses both. */
-  async #replace(old, given) {
+  /** Make a change that can be taken back: store what is `given` (null: delete) in the place of an `old` measurement (null: draw). */
+  #change(old, given) {
+    const change = this.#replace(old, given);
+    change.then((done) => this.#history.note(done));
+    this.#settled = Promise.allSettled([this.#settled, change]);
+  }
+
+  /** Returns what was {added, removed}: first the new one is stored, so that no failure loses both. `said` are the words for what is there now. */
+  async #replace(old, given, said = (words) => words) {
+    const done = { added: null, removed: null };
     const id = old?.measurement_id;
-    if (this.#changing.has(id)) return;
+    if (this.#changing.has(id)) return done;
     if (old) this.#changing.set(id, given?.points ?? null);
     await this.#attempt(async () => {
       try {
-        const added = given && (await sendJson("POST", this.#path, given));
-        if (added) this.#kept = [...this.#without(added.measurement_id), added];
-        if (old) await this.#delete(id);
-        announce(added ? foundWords(added) : t("measure.deleted"));
+        if (given) done.added = await sendJson("POST", this.#path, given);
+        if (done.added) this.#kept = [...this.#without(done.added.measurement_id), done.added];
+        if (old && (await this.#delete(id))) done.removed = old;
+        announce(said(done.added ? foundWords(done.added) : t("measure.deleted")));
       } finally {
         this.#changing.delete(id);
       }
     });
+    return done;
   }
 
+  /** Returns whether it was there: another reader may have deleted it. */
   async #delete(id) {
+    let wasThere = true;
     try {
       await sendJson("DELETE", `${this.#path}/${id}`);
     } catch (error) {
-      if (error.code !== "no_such_measurement") throw error; // another reader has deleted it
+      if (error.code !== "no_such_measurement") throw error;
+      wasThere = false;
     }
     this.#kept = this.#without(id);
+    return wasThere;
+  }
+
+  /** Take back the reader's last change in this page once those under way have ended, or what is being drawn. */
+  undo() {
+    if (this.#drawn) return this.cancel();
+    const act = () => this.#undoLast();
+    this.#settled = this.#settled.then(act, act);
+  }
+
+  async #undoLast() {
+    const change = this.#history.take((mark) => this.#kept.some((one) => isSame(one, mark)));
+    if (!change) return announce(t("measure.nothing-to-undo"));
+    const { added, removed } = change;
+    if (removed && removed.by !== this.#me) return this.#changed(problemBox({ detail: t("measure.of-another"), remedy: t("measure.of-another.remedy") }));
+    const { kind, slice, points } = removed ?? added;
+    if (slice !== this.#reading.index) this.#reading.goTo(slice);
+    const done = await this.#replace(added, removed && { kind, slice, points }, (now) => t("measure.undone", { now }));
+    if (done.added) this.#history.restored(removed, done.added);
+    this.#history.note({ added: done.removed ? null : added, removed: done.added ? null : removed }); // what failed can be tried again
   }
 
   #without(id) {
@@ -185,23 +213,11 @@ export class Marks {
   /** Delete the reader's own newest measurement on the slice shown: another reader's may come just before the key is pressed. */
   removeLast() {
     const here = this.#own;
-    if (here.length > 0) this.#replace(here.at(-1), null);
+    if (here.length > 0) this.#change(here.at(-1), null);
   }
 
   #changed(trouble = null) {
-    const item = (mark) =>
-      el(
-        "li",
-        {},
-        el("button", { type: "button", class: "quiet small mark-place", dataset: { mark: `${mark.measurement_id} place` }, onclick: () => this.#reading.goTo(mark.slice) }, t("viewer.slice", { number: mark.slice + 1 })),
-        el("span", { class: "mark-words", text: foundWords(mark) }),
-        el("button", { type: "button", class: "quiet small", dataset: { mark: `${mark.measurement_id} delete` }, "aria-label": t(`measure.delete-${mark.kind}`, { number: mark.slice + 1 }), onclick: () => this.#replace(mark, null) }, icon("close")),
-      );
-    const sorted = [...this.#kept].sort((a, b) => a.slice - b.slice);
-    const focused = this.#list.contains(document.activeElement) && document.activeElement.dataset.mark;
-    this.#list.hidden = sorted.length === 0 && !trouble;
-    this.#list.replaceChildren(...(this.#list.hidden ? [] : [el("h2", { text: t("measure.title") }), el("ul", {}, sorted.map(item))]), ...(trouble ? [trouble] : []));
-    if (focused) this.#list.querySelector(`[data-mark="${focused}"]`)?.focus(); // another reader's measurement takes no focus
+    listMarks(this.#list, this.#kept, trouble, { onSlice: (index) => this.#reading.goTo(index), onDelete: (mark) => this.#change(mark, null) });
     this.#reading.redraw();
   }
 

@@ -1,5 +1,6 @@
 // The controls of the stage: buttons, sliders, keys and gestures, all acting on one Reading.
 
+import { find } from "./element.js";
 import { wireGestures } from "./gestures.js";
 import { heatKeys, wireHeat } from "./heat_controls.js";
 import { KeyMeasure } from "./key_measure.js";
@@ -8,7 +9,6 @@ import { wirePlanes } from "./planes.js";
 import { slabKeys, wireSlab } from "./slab_view.js";
 import { presetName, PRESETS, typedWindow } from "./window.js";
 
-const find = (selector) => document.querySelector(selector);
 const PAGE = 5;
 const MEASURES = ["length", "ellipse", "rectangle", "probe"];
 const TOOLS = ["window", "scroll", "pan", ...MEASURES];
@@ -153,6 +153,7 @@ export function readingKeys(reading, marks, page) {
     ...slabKeys(reading.slab),
     { keys: ["m"], shown: ["m"], does: t("keys.planes"), act: () => page.planes() },
     { keys: ["Delete", "Backspace"], shown: ["Del"], does: t("keys.remove-measurement"), act: (event) => event.repeat || marks.removeLast() },
+    { keys: [], command: "z", shown: ["Ctrl", "z"], does: t("keys.undo"), act: (event) => event.repeat || marks.undo() },
     { keys: ["r"], shown: ["r"], does: t("keys.reset"), act: () => reading.reset() },
     { keys: ["n"], shown: ["n"], does: t("keys.next-finding"), act: () => page.walk(1) },
     { keys: ["p"], shown: ["p"], does: t("keys.previous-finding"), act: () => page.walk(-1) },

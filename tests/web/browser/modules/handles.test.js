@@ -2,13 +2,14 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import "./english.js";
-import { handlesOf, movedPoints, nearestHandle } from "../../../../src/hemoscope/web/static/mark_handles.js";
-import { KINDS } from "../../../../src/hemoscope/web/static/measure.js";
+import { movedPoints, nearestHandle } from "../../../../src/hemoscope/web/static/mark_handles.js";
 
 const image = { rows: 100, columns: 200 };
 const place = { left: 10, top: 20, width: 400, height: 200 }; // two screen pixels a pixel
 const points = [{ row: 20, column: 40 }, { row: 60, column: 120 }];
-const at = (kind, row, column, reach = 8) => nearestHandle(handlesOf(kind, kind === "probe" ? points.slice(0, 1) : points), place, image, [10 + 2 * column, 20 + 2 * row], reach);
+const mark = (kind) => ({ kind, points: [[20, 40], [60, 120]].slice(0, kind === "probe" ? 1 : 2) });
+const near = (marks, row, column, reach) => nearestHandle(marks, place, image, [10 + 2 * column, 20 + 2 * row], reach);
+const at = (kind, row, column, reach = 8) => near([mark(kind)], row, column, reach)?.handle ?? null;
 const moved = (kind, [row, column], [down, across]) => movedPoints(points, at(kind, row, column), { row, column }, { row: row + down, column: column + across }, image);
 
 test("each kind of measurement can be taken hold of where its line is, and nowhere else", () => {
@@ -20,13 +21,16 @@ test("each kind of measurement can be taken hold of where its line is, and nowhe
     assert.equal(at("ellipse", row, column), null, "the corner of an ellipse is not on it");
   }
   assert.ok(at("probe", 20, 40));
-  for (const kind of KINDS) assert.ok(at(kind, 20, 40, Infinity));
+  for (const kind of ["length", "ellipse", "rectangle", "probe"]) assert.ok(at(kind, 20, 40, Infinity));
 });
 
 test("the handle nearest to the pointer is taken, within reach", () => {
   assert.deepEqual(at("length", 22, 42).moves, { row: 0, column: 0 });
   assert.equal(at("length", 23, 43), null, "8.5 screen pixels away");
   assert.deepEqual(at("length", 41, 81, Infinity).moves, { row: 1, column: 1 });
+  const [length, ellipse] = [mark("length"), mark("ellipse")];
+  assert.equal(near([length, ellipse], 24, 78, 40).mark, ellipse);
+  assert.equal(near([], 24, 78, 40), null);
 });
 
 test("an end of a length, a side of a region and a corner of a rectangle move alone, by as much as the pointer", () => {
