@@ -121,6 +121,32 @@ def test_the_one_local_user_is_told_of_nobody_and_may_review(fake: Any, open_pag
     wait_for_words(page, "#readers", "Not reviewed")
 
 
+def test_a_second_press_while_the_first_is_under_way_marks_nothing_again(fake: Any, open_page: OpenPage) -> None:
+    study_id = fake.fake.add(SMALL)
+    page = open_page(f"{fake.url}/studies/{study_id}")
+    wait_for_words(page, "#readers", "Not reviewed")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.method) if request.url.endswith("/review") else None)
+    held: list[Any] = []
+    page.route("**/review", lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it calls
+    page.keyboard.press("v")
+    page.keyboard.press("v")
+    page.get_by_role("button", name="Mark as reviewed").click()
+    while not held:
+        page.wait_for_timeout(20)
+    page.evaluate("() => fetch('/api/v1/site')")  # what the keys have asked for came before
+    assert asked == ["PUT"]
+    held[0].abort()
+    page.wait_for_selector("#readers .remedy")
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser's own line
+    page.unroute("**/review")
+    page.keyboard.press("v")  # one that failed does not stand in the way
+    wait_for_words(page, "#readers", "Reviewed by LO")
+    page.keyboard.press("v")
+    wait_for_words(page, "#readers", "Not reviewed")
+    assert asked == ["PUT", "PUT", "DELETE"]
+
+
 def test_a_page_gives_no_sign_of_life_once_its_reader_logs_out(fake: Any, open_page: OpenPage) -> None:
     fake.fake.login_required = True
     study_id = fake.fake.add(SMALL)

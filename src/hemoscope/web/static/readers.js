@@ -36,6 +36,7 @@ export class Readers {
   #touched = Date.now();
   #sent = null; // the last sign of life, until it is answered and after
   #left = false;
+  #reviewing = false; // until the server has answered
 
   constructor(studyId, node) {
     this.#path = `/studies/${studyId}`;
@@ -108,7 +109,8 @@ export class Readers {
 
   /** Mark the study as reviewed by this reader, or take that back. */
   async toggleReview() {
-    if (this.#entry?.state !== "done") return;
+    if (this.#entry?.state !== "done" || this.#reviewing) return;
+    this.#reviewing = true;
     const others = this.#entry.reviews.filter(({ by }) => by !== this.#user);
     const reviewed = !this.#review;
     await this.#attempt(async () => {
@@ -116,6 +118,7 @@ export class Readers {
       this.#entry = { ...this.#entry, reviews: review ? [...others, review] : others };
       announce(t(reviewed ? "readers.marked" : "readers.review-taken-back"));
     });
+    this.#reviewing = false;
   }
 
   async #attempt(act) {
