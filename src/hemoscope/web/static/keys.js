@@ -1,6 +1,6 @@
 // The keyboard: one table a page, which is also the page's help. Single keys can be switched off (WCAG 2.1.4).
 
-import { el } from "./element.js";
+import { el, find } from "./element.js";
 import { isKnown, t } from "./messages.js";
 import { remembered } from "./storage.js";
 
@@ -46,7 +46,7 @@ function belongsToField({ target, key }) {
   return Boolean(target.matches?.("input[type=range]")) && SLIDING.includes(key);
 }
 
-const isTaken = (event) => event.defaultPrevented || document.querySelector("dialog[open]") || belongsToField(event);
+const isTaken = (event) => event.defaultPrevented || find("dialog[open]") || belongsToField(event);
 const ignored = (event) => isCommand(event) || isTaken(event) || (event.key.length === 1 && !singleKeysOn());
 
 /** Listen for a table of {keys, command, shown, does, act}; `act(event)` is called for any of `keys`, or for the letter `command` with Ctrl or Cmd. */

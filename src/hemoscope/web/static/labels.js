@@ -2,14 +2,7 @@
 
 import { t } from "./messages.js";
 
-export const LABELS = Object.freeze([
-  "any",
-  "epidural",
-  "intraparenchymal",
-  "intraventricular",
-  "subarachnoid",
-  "subdural",
-]);
+export const LABELS = Object.freeze(["any", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"]);
 
 export const labelName = (label) => t(`label.${label}`);
 export const labelShort = (label) => t(`label-short.${label}`);

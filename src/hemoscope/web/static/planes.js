@@ -34,10 +34,6 @@ export class Planes {
     if (!this.#volume) find("#planes-button").title = t("planes.not-possible");
   }
 
-  get isOpen() {
-    return this.#open;
-  }
-
   toggle() {
     if (!this.#volume) return;
     this.#open = !this.#open;
