@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from accessibility import faults
 
 from hemoscope.testing.phantom import make_phantom
 
@@ -165,6 +166,35 @@ def test_a_page_gives_no_sign_of_life_once_its_reader_logs_out(fake: Any, open_p
     held[0].fulfill(status=204)
     page.wait_for_url("**/login")
     assert claims == []
+
+
+def test_a_logout_that_failed_says_that_the_session_is_open_and_the_page_stays_alive(
+    fake: Any, open_page: OpenPage
+) -> None:
+    fake.fake.login_required = True
+    study_id = fake.fake.add(SMALL)
+    page = open_page(f"{fake.url}/studies/{study_id}")
+    wait_for_words(page, "#readers", "You are reading this")
+    claims: list[str] = []
+    page.on("request", lambda request: claims.append(request.method) if request.url.endswith("/claim") else None)
+    page.route("**/logout", lambda route: route.abort())
+    page.get_by_role("button", name="Log out").click()
+    dialog = page.get_by_role("dialog", name="Not logged out")
+    dialog.get_by_text("your session is still open. The server does not answer").wait_for()
+    assert "lock the screen" in dialog.inner_text()
+    while not claims:
+        page.wait_for_timeout(20)
+    assert claims == ["PUT"]
+    assert not faults(page)
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
+    page.get_by_role("button", name="Log out").click()
+    dialog.wait_for()
+    page.unroute("**/logout")
+    page.route("**/logout", lambda route: route.fulfill(status=204))
+    dialog.get_by_role("button", name="Try again").click()
+    page.wait_for_url("**/login")
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser's own lines
 
 
 def test_an_answer_under_way_does_not_undo_that_somebody_took_over(fake: Any, open_page: OpenPage) -> None:

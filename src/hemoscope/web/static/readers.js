@@ -50,7 +50,7 @@ export class Readers {
     this.show(entry);
     for (const kind of ["pointerdown", "pointermove", "keydown", "wheel"]) document.addEventListener(kind, () => this.#touch(), { passive: true });
     setInterval(() => this.#beat(), (site.claim_seconds * 1000) / BEATS);
-    beforeLogOut(() => this.#leave());
+    beforeLogOut(() => this.#leave(), () => this.#stay());
     window.addEventListener("pagehide", () => this.#isMine && !this.#left && sendOnLeaving("DELETE", `${this.#path}/claim`));
     window.addEventListener("pageshow", (event) => event.persisted && this.#beat());
     this.#beat();
@@ -96,6 +96,11 @@ export class Readers {
   async #leave() {
     this.#left = true;
     await this.#sent;
+  }
+
+  #stay() {
+    this.#left = false;
+    this.#beat();
   }
 
   /** Take over from another reader, or do nothing. */
