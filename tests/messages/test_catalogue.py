@@ -49,7 +49,7 @@ COMPLETED: dict[str, Iterable[str]] = {
     "quality.": noted_codes(),
     "problem.": (code + part for code in sorted(problem_codes()) for part in ("", ".remedy")),
     "refused.": [code + part for code in (*refusals.REMEDIES, *JOB_FAILURES) for part in ("", ".remedy")],
-    "key.": ("Enter", "PgUp", "PgDn", "Home", "End", "Del", "Esc"),
+    "key.": ("Enter", "PgUp", "PgDn", "Home", "End", "Del", "Esc", "Space", "Ctrl"),
     "notify.": ("on", "off", "refused"),
     "planes.": ("coronal", "coronal-label", "sagittal", "sagittal-label"),
     "slab.name-": ("average", "mip"),

@@ -35,18 +35,23 @@ def page(real: Any, real_study: str, open_page: OpenPage) -> "Page":
 def drag(page: "Page", key: str, start: tuple[float, float], end: tuple[float, float], phantom: Phantom) -> list[float]:
     """Drag with a tool between two places, given as shares of the slice; returns them as pixels, row and column."""
     page.keyboard.press(key)
+    pull(page, start, end)
+    page.mouse.up()
+    page.wait_for_selector("#measurements li")
+    _, rows, columns = phantom.hounsfield.shape
+    return [share * side for share, side in zip((*start, *end), (rows, columns) * 2, strict=True)]
+
+
+def pull(page: "Page", start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Press the button at one place, given as shares of the slice, and move to the other."""
     box = page.locator("#stage").bounding_box()
     assert box
-    _, rows, columns = phantom.hounsfield.shape
     side = min(box["width"], box["height"])
     left, top = box["x"] + (box["width"] - side) / 2, box["y"] + (box["height"] - side) / 2
     places = [(left + side * column, top + side * row) for row, column in (start, end)]
     page.mouse.move(*places[0])
     page.mouse.down()
     page.mouse.move(*places[1], steps=4)
-    page.mouse.up()
-    page.wait_for_selector("#measurements li")
-    return [share * side for share, side in zip((*start, *end), (rows, columns) * 2, strict=True)]
 
 
 def kept(page: "Page") -> dict[str, Any]:
@@ -422,3 +427,210 @@ def test_a_window_is_typed_inverted_kept_for_the_next_study_and_reset(
     assert page.locator("#corner-window").inner_text().split() == ["Custom", "L", "45", "W", "90", "inverted"]
     page.keyboard.press("r")
     assert page.locator("#corner-window").inner_text().split() == ["Brain", "L", "40", "W", "80"]
+
+
+RECORD_TEXTS = """() => {
+  const draw = CanvasRenderingContext2D.prototype.fillText;
+  window.texts = [];
+  CanvasRenderingContext2D.prototype.fillText = function (text, ...at) {
+    window.texts.push(text);
+    draw.call(this, text, ...at);
+  };
+}"""
+
+
+def wait_for_another(page: "Page", old: dict[str, Any]) -> dict[str, Any]:
+    """The one measurement that has replaced another on the server and on the page."""
+    selector = f"[data-mark='{old['measurement_id']} place']"
+    page.wait_for_selector(selector, state="detached")
+    (one,) = listed(page)
+    assert page.locator("#measurements li").count() == 1
+    assert one["measurement_id"] != old["measurement_id"]
+    return one
+
+
+def test_an_end_of_a_ruler_is_corrected_by_dragging_it(page: "Page", asymmetric: Phantom) -> None:
+    drag(page, "l", (0.3, 0.25), (0.6, 0.7), asymmetric)
+    page.keyboard.press("l")  # with any tool
+    before = kept(page)
+    window = page.locator("#corner-window").inner_text()
+    page.evaluate(RECORD_TEXTS)
+    pull(page, (0.602, 0.703), (0.502, 0.403))  # not met in its middle
+    assert page.locator("#stage[data-grab]").count() == 1
+    picture(page)
+    live = page.evaluate("window.texts.at(-1)")
+    page.mouse.up()
+    after = wait_for_another(page, before)
+    side = asymmetric.hounsfield.shape[1]
+    assert after["points"][0] == before["points"][0]
+    assert after["points"][1] == pytest.approx([0.5 * side, 0.4 * side], abs=0.5)
+    assert live == f"{after['found']['length_mm']:.1f} mm"
+    assert live in page.locator("#measurements").inner_text()
+    assert page.locator("#corner-window").inner_text() == window
+    page.locator("#announcement", has_text=live).wait_for(state="attached")
+    pull(page, (0.3, 0.25), (0.3, 0.25))
+    page.mouse.up()  # a click corrects nothing
+    assert listed(page) == [after]
+
+
+@pytest.mark.parametrize(
+    ("key", "start", "moved"), [("e", (0.5, 0.65), [1.0, 1.0, 1.0, 1.2]), ("b", (0.4, 0.65), [0.8, 1.0, 1.0, 1.2])]
+)
+def test_a_side_of_an_ellipse_and_a_corner_of_a_box_are_corrected_by_dragging_them(
+    page: "Page", asymmetric: Phantom, key: str, start: tuple[float, float], moved: list[float]
+) -> None:
+    drag(page, key, (0.4, 0.35), (0.6, 0.65), asymmetric)
+    before = kept(page)
+    pull(page, start, (start[0] - 0.08, 0.78))  # the tool that is chosen draws no other one
+    page.mouse.up()
+    after = wait_for_another(page, before)
+    flat = [place for point in before["points"] for place in point]
+    expected = [place * factor for place, factor in zip(flat, moved, strict=True)]
+    assert [place for point in after["points"] for place in point] == pytest.approx(expected, abs=0.7)
+    assert after["found"]["area_mm2"] > before["found"]["area_mm2"]
+
+
+def test_what_another_reader_has_measured_cannot_be_moved(page: "Page", asymmetric: Phantom) -> None:
+    drag(page, "l", (0.3, 0.25), (0.6, 0.7), asymmetric)
+    theirs = {**kept(page), "by": "agnes"}
+    page.route("**/measurements", lambda route: route.fulfill(json={"measurements": [theirs]}))
+    page.reload()
+    page.wait_for_selector("#measurements li")
+    wait_for_slice(page)
+    press(page, Home=1, ArrowUp=5)
+    wait_for_slice(page, 5)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.method) if request.method != "GET" else None)
+    window = page.locator("#corner-window").inner_text()
+    pull(page, (0.6, 0.7), (0.5, 0.4))
+    page.mouse.up()
+    assert page.locator("#corner-window").inner_text() != window, "the drag was the tool's"
+    press(page, l=1, Enter=1, Space=1)
+    page.locator("#announcement", has_text="You have no measurement on this slice").wait_for(state="attached")
+    assert asked == []
+    page.unroute("**/measurements")
+
+
+def test_a_correction_that_the_server_does_not_store_leaves_the_measurement(page: "Page", asymmetric: Phantom) -> None:
+    drag(page, "l", (0.3, 0.25), (0.6, 0.7), asymmetric)
+    before = listed(page)
+    page.route("**/measurements", lambda route: route.abort())
+    pull(page, (0.6, 0.7), (0.5, 0.4))
+    page.mouse.up()
+    page.wait_for_selector("#measurements .problem")
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser's own line
+    page.unroute("**/measurements")
+    assert listed(page) == before
+    assert f"{before[0]['found']['length_mm']:.1f} mm" in page.locator("#measurements li").inner_text()
+    pull(page, (0.6, 0.7), (0.5, 0.4))
+    page.mouse.up()
+    wait_for_another(page, before[0])
+
+
+def test_an_end_is_corrected_by_key(page: "Page", asymmetric: Phantom) -> None:
+    press(page, l=1, Enter=2, Shift_ArrowRight=3)
+    press(page, Enter=1)
+    page.wait_for_selector("#measurements li")
+    before = kept(page)
+    press(page, ArrowUp=3, Space=1, ArrowDown=4, ArrowRight=2, Enter=1)
+    after = wait_for_another(page, before)
+    (first, (row, column)) = before["points"]
+    assert after["points"] == [first, [row + 4, column + 2]]
+    press(page, Space=1, ArrowUp=4, Shift_ArrowLeft=3, ArrowLeft=2, Enter=1)  # on the start: that is no length
+    press(page, Space=1, ArrowDown=9, Escape=1)
+    press(page, Enter=1, ArrowLeft=5)  # Esc has let go of it: this begins another one
+    press(page, Enter=1)
+    page.locator("#measurements li").nth(1).wait_for()
+    assert listed(page)[0] == after
+
+
+def shapes(page: "Page") -> list[tuple[str, list[list[float]]]]:
+    return [(one["kind"], one["points"]) for one in listed(page)]
+
+
+def wait_for_announcement(page: "Page", words: str) -> None:
+    page.locator("#announcement", has_text=words).wait_for(state="attached")
+
+
+def test_what_was_drawn_moved_and_deleted_is_taken_back_from_the_newest_on(page: "Page", asymmetric: Phantom) -> None:
+    states: list[Any] = [[]]
+    drag(page, "l", (0.3, 0.25), (0.6, 0.7), asymmetric)
+    states.append(shapes(page))
+    before = kept(page)
+    pull(page, (0.6, 0.7), (0.5, 0.4))
+    page.mouse.up()
+    wait_for_another(page, before)
+    states.append(shapes(page))
+    page.keyboard.press("Delete")
+    page.wait_for_selector("#measurements li", state="detached")
+    press(page, End=1)
+    wait_for_slice(page, 11)
+    page.keyboard.press("Control+z")
+    page.wait_for_selector("#measurements li")
+    assert shapes(page) == states[2]
+    wait_for_slice(page, 5)  # what has changed is seen
+    wait_for_announcement(page, f"Undone. Length: {kept(page)['found']['length_mm']:.1f} mm")
+    before = kept(page)
+    page.keyboard.press("Meta+z")
+    wait_for_another(page, before)
+    assert shapes(page) == states[1]
+    page.keyboard.press("Control+z")
+    page.wait_for_selector("#measurements li", state="detached")
+    wait_for_announcement(page, "Undone. Measurement deleted")
+    assert shapes(page) == states[0]
+    page.keyboard.press("Control+z")
+    wait_for_announcement(page, "nothing on this page that could be undone")
+
+
+def test_undo_waits_for_what_is_under_way_and_cancels_what_is_drawn_and_is_a_fields_own_in_a_field(
+    page: "Page",
+) -> None:
+    held: list[Any] = []
+    page.route(
+        "**/measurements", lambda route: held.append(route) if route.request.method == "POST" else route.continue_()
+    )
+    page.keyboard.press("l")
+    pull(page, (0.3, 0.25), (0.6, 0.7))
+    page.keyboard.press("Control+z")  # while it is drawn
+    page.mouse.up()
+    pull(page, (0.3, 0.3), (0.5, 0.7))
+    page.mouse.up()
+    wait_until(page, lambda: held)
+    page.keyboard.press("Control+z")
+    held.pop().continue_()
+    wait_for_announcement(page, "Undone. Measurement deleted")
+    assert not held
+    assert listed(page) == []
+    page.unroute("**/measurements")
+    probe(page, 0)
+    page.locator("#level").focus()
+    page.keyboard.press("Control+z")  # the field's own
+    page.locator("#measurements .mark-place").focus()
+    page.evaluate("() => fetch('/api/v1/site')")  # what the key has asked for came before
+    assert len(listed(page)) == 1
+
+
+def test_an_undo_that_failed_can_be_tried_again(page: "Page") -> None:
+    probe(page, 0)
+    page.route("**/measurements/*", lambda route: route.abort())
+    page.keyboard.press("Control+z")
+    page.wait_for_selector("#measurements .problem")
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser's own line
+    page.unroute("**/measurements/*")
+    assert len(listed(page)) == 1
+    page.keyboard.press("Control+z")
+    page.wait_for_selector("#measurements li", state="detached")
+    assert listed(page) == []
+
+
+def test_the_deleted_measurement_of_another_reader_is_not_stored_under_this_readers_name(page: "Page") -> None:
+    probe(page, 0)
+    theirs = {**kept(page), "by": "agnes"}
+    page.route("**/measurements", lambda route: route.fulfill(json={"measurements": [theirs]}))
+    page.reload()
+    page.get_by_role("button", name="Delete the HU at a point on slice 6").click()
+    page.wait_for_selector("#measurements li", state="detached")
+    page.unroute("**/measurements")
+    page.keyboard.press("Control+z")
+    page.locator("#measurements .problem", has_text="another reader's").wait_for()
+    assert listed(page) == []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from accessibility import faults
 
 from hemoscope.testing.phantom import make_phantom
 
@@ -121,6 +122,32 @@ def test_the_one_local_user_is_told_of_nobody_and_may_review(fake: Any, open_pag
     wait_for_words(page, "#readers", "Not reviewed")
 
 
+def test_a_second_press_while_the_first_is_under_way_marks_nothing_again(fake: Any, open_page: OpenPage) -> None:
+    study_id = fake.fake.add(SMALL)
+    page = open_page(f"{fake.url}/studies/{study_id}")
+    wait_for_words(page, "#readers", "Not reviewed")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.method) if request.url.endswith("/review") else None)
+    held: list[Any] = []
+    page.route("**/review", lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it calls
+    page.keyboard.press("v")
+    page.keyboard.press("v")
+    page.get_by_role("button", name="Mark as reviewed").click()
+    while not held:
+        page.wait_for_timeout(20)
+    page.evaluate("() => fetch('/api/v1/site')")  # what the keys have asked for came before
+    assert asked == ["PUT"]
+    held[0].abort()
+    page.wait_for_selector("#readers .remedy")
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser's own line
+    page.unroute("**/review")
+    page.keyboard.press("v")  # one that failed does not stand in the way
+    wait_for_words(page, "#readers", "Reviewed by LO")
+    page.keyboard.press("v")
+    wait_for_words(page, "#readers", "Not reviewed")
+    assert asked == ["PUT", "PUT", "DELETE"]
+
+
 def test_a_page_gives_no_sign_of_life_once_its_reader_logs_out(fake: Any, open_page: OpenPage) -> None:
     fake.fake.login_required = True
     study_id = fake.fake.add(SMALL)
@@ -139,6 +166,35 @@ def test_a_page_gives_no_sign_of_life_once_its_reader_logs_out(fake: Any, open_p
     held[0].fulfill(status=204)
     page.wait_for_url("**/login")
     assert claims == []
+
+
+def test_a_logout_that_failed_says_that_the_session_is_open_and_the_page_stays_alive(
+    fake: Any, open_page: OpenPage
+) -> None:
+    fake.fake.login_required = True
+    study_id = fake.fake.add(SMALL)
+    page = open_page(f"{fake.url}/studies/{study_id}")
+    wait_for_words(page, "#readers", "You are reading this")
+    claims: list[str] = []
+    page.on("request", lambda request: claims.append(request.method) if request.url.endswith("/claim") else None)
+    page.route("**/logout", lambda route: route.abort())
+    page.get_by_role("button", name="Log out").click()
+    dialog = page.get_by_role("dialog", name="Not logged out")
+    dialog.get_by_text("your session is still open. The server does not answer").wait_for()
+    assert "lock the screen" in dialog.inner_text()
+    while not claims:
+        page.wait_for_timeout(20)
+    assert claims == ["PUT"]
+    assert not faults(page)
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
+    page.get_by_role("button", name="Log out").click()
+    dialog.wait_for()
+    page.unroute("**/logout")
+    page.route("**/logout", lambda route: route.fulfill(status=204))
+    dialog.get_by_role("button", name="Try again").click()
+    page.wait_for_url("**/login")
+    page.complaints.clear()  # type: ignore[attr-defined]  # the browser's own lines
 
 
 def test_an_answer_under_way_does_not_undo_that_somebody_took_over(fake: Any, open_page: OpenPage) -> None:

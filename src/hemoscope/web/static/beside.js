@@ -4,7 +4,7 @@
 
 import { announce } from "./announce.js";
 import { seriesPixels } from "./api.js";
-import { el } from "./element.js";
+import { el, find } from "./element.js";
 import { shownGeometry } from "./geometry.js";
 import { wireGestures } from "./gestures.js";
 import { nearestSlice, reachOf, shownBy, tablePositions, viewOf } from "./linked.js";
@@ -15,7 +15,6 @@ import { panned, zoomedAt, FITTED } from "./view.js";
 import { Viewer } from "./viewer.js";
 import { draggedWindow, presetName, PRESETS, windowWords } from "./window.js";
 
-const find = (selector) => document.querySelector(selector);
 const BONE = PRESETS[2];
 const firstWindow = (description) => (/kernel (?:[bh][6-9]\d|bone|edge|yc|fc[38])/i.test(description) ? BONE : PRESETS[0]);
 
@@ -80,7 +79,7 @@ export class Beside {
     const corner = el("div", { class: "corner corner-tl" }, place, el("p", { text: description }), el("p", { class: "beside-unread", text: t("beside.unread") }), caution);
     const message = el("p", { class: "stage-message", hidden: true });
     const stage = el("div", { class: "beside-stage" }, canvas, corner, name, ...sides(shape.marks), message);
-    const link = el("button", { type: "button", title: t("beside.link-title"), onclick: () => this.toggleLink() }, t("beside.link"));
+    const link = el("button", { title: t("beside.link-title"), onclick: () => this.toggleLink() }, t("beside.link"));
     find("#beside").replaceChildren(stage, el("div", { class: "beside-tools" }, el("label", {}, el("span", { text: t("beside.window") }), preset), link));
     const stack = new SliceStack({
       count: geometry.slices,
@@ -119,6 +118,7 @@ export class Beside {
       hover: nothing,
       leave: nothing,
       measures: () => false,
+      grabs: () => false,
       measureEnd: nothing,
     };
     wireGestures(stage, acts, (pointer) => (pointer === "touch" ? "scroll" : "window"));

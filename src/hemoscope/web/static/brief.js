@@ -1,10 +1,8 @@
 // For screens on which the findings lie below the picture: the verdict, the chosen finding and who reads the study in one
 // line over the picture, and the picture in sight again once a slice is chosen.
 
-import { el } from "./element.js";
+import { el, find } from "./element.js";
 import { t } from "./messages.js";
-
-const find = (selector) => document.querySelector(selector);
 
 /** Bring the picture into sight, unless it is. */
 export function showStage() {

@@ -14,9 +14,11 @@ function fill(node, properties, children) {
   return node;
 }
 
-/** An HTML element: `el("button", {class: "quiet", onclick: save}, "Save")`. */
+export const find = (selector) => document.querySelector(selector);
+
+/** An HTML element: `el("button", {class: "quiet", onclick: save}, "Save")`. A button submits a form only if its type says so. */
 export function el(tag, properties = {}, ...children) {
-  return fill(document.createElement(tag), properties, children);
+  return fill(document.createElement(tag), tag === "button" ? { type: "button", ...properties } : properties, children);
 }
 
 /** An SVG element. */
@@ -37,7 +39,6 @@ const ICONS = {
   caution: "M8 2 14.5 13.5h-13zM8 6.2v3.6M8 11.4v.3",
   note: "M8 1.5a6.5 6.5 0 1 1 0 13 6.5 6.5 0 0 1 0-13M8 7.2v4M8 4.8v.3",
   check: "M3 8.5 6.5 12 13 4.5",
-  edit: "M10.5 2.8l2.7 2.7L6 12.7l-3.3.6.6-3.3zM9 4.3 11.7 7",
   close: "M3.5 3.5l9 9M12.5 3.5l-9 9",
 };
 

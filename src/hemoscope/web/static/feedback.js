@@ -84,12 +84,12 @@ export class FeedbackControls {
     const { label, present } = this.finding;
     const button = (verdict, act) => {
       const text = t(verdict === "agree" ? "feedback.agree" : "feedback.disagree", { sight: sightWords(label, (verdict === "agree") === present) });
-      return el("button", { type: "button", class: "small", "aria-pressed": String(given?.verdict === verdict), onclick: act }, icon(VERDICTS[verdict].icon), text);
+      return el("button", { class: "small", "aria-pressed": String(given?.verdict === verdict), onclick: act }, icon(VERDICTS[verdict].icon), text);
     };
     const [agree, disagree] = ["agree", "corrected"].map((verdict) => button(verdict, () => this.give(verdict)));
     const more = given && [
-      el("button", { type: "button", class: "small quiet", onclick: () => this.#form(given) }, t(given.note || given.slices ? "feedback.edit" : "feedback.add")),
-      el("button", { type: "button", class: "small quiet", onclick: () => this.#send("withdrawn", {}, () => Boolean(this.given)) }, t("feedback.take-back")),
+      el("button", { class: "small quiet", onclick: () => this.#form(given) }, t(given.note || given.slices ? "feedback.edit" : "feedback.add")),
+      el("button", { class: "small quiet", onclick: () => this.#send("withdrawn", {}, () => Boolean(this.given)) }, t("feedback.take-back")),
     ];
     const buttons = el("div", { class: "feedback-buttons", role: "group", tabindex: -1, "aria-label": t("feedback.yours", { label: labelName(label) }) }, agree, disagree, ...(more ?? []));
     this.node.replaceChildren(buttons, ...(given ? [this.#said(given)] : []));
@@ -122,7 +122,7 @@ export class FeedbackControls {
       present && marks.node,
       el("label", { for: note.id, text: t("feedback.note") }),
       note,
-      el("div", { class: "feedback-buttons" }, el("button", { type: "submit", class: "main small" }, t("common.save")), el("button", { type: "button", class: "small quiet", onclick: () => this.#close() }, t("common.cancel"))),
+      el("div", { class: "feedback-buttons" }, el("button", { type: "submit", class: "main small" }, t("common.save")), el("button", { class: "small quiet", onclick: () => this.#close() }, t("common.cancel"))),
     );
     form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -159,7 +159,7 @@ export class FeedbackControls {
       input.value = rangesOf([...(indicesOf(input.value, count) ?? []), this.context.currentSlice()]);
       check();
     };
-    const here = el("button", { type: "button", class: "small quiet", onclick: add }, t("feedback.add-slice"));
+    const here = el("button", { class: "small quiet", onclick: add }, t("feedback.add-slice"));
     const node = el("div", { class: "marks" }, el("label", { for: input.id, text: t("feedback.seen-on") }), el("div", { class: "marks-row" }, input, here));
     const read = () => {
       const indices = indicesOf(input.value, count);

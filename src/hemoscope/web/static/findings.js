@@ -33,7 +33,7 @@ function keySlices(finding, context) {
   const indices = context.geometry.key_slices[finding.label] ?? [];
   if (indices.length === 0) return null;
   const button = (index) =>
-    el("button", { type: "button", class: "small key-slice", dataset: { slice: index }, "aria-label": t("finding.key-slice", { number: index + 1, label: labelName(finding.label) }), onclick: () => context.onSlice(index, finding.label) }, String(index + 1));
+    el("button", { class: "small key-slice", dataset: { slice: index }, "aria-label": t("finding.key-slice", { number: index + 1, label: labelName(finding.label) }), onclick: () => context.onSlice(index, finding.label) }, String(index + 1));
   return el("div", { class: "key-slices" }, el("span", { class: "faint", text: t("finding.key-slices") }), indices.map(button));
 }
 

@@ -38,13 +38,19 @@ function wireWheel(stage, acts, at) {
   stage.addEventListener("wheel", wheel, { passive: false });
 }
 
+/** The tool of a drag that the chosen tool does not decide, or undefined. */
+function toolFor({ button, shiftKey, pointerType }, { x, y }, acts) {
+  if (button === 1 || shiftKey) return "pan";
+  if (acts.grabs(x, y, pointerType)) return "grab";
+}
+
 function begin(acts, drag, pinch) {
   if (pinch) acts.measureEnd(true);
   else if (drag?.tool === "window") acts.windowStart();
   else if (drag && acts.measures(drag.tool)) acts.measureStart(drag.tool, drag.start.x, drag.start.y);
 }
 
-/** Attach the listeners to the stage; `acts` has scroll(steps), measures(tool), measureStart(tool, x, y), measureMove(x, y), measureEnd(), windowStart(), windowBy(dx, dy), pan(dx, dy), zoom(factor, x, y), hover(x, y), leave(), reset(). */
+/** Attach the listeners to the stage; `acts` has scroll(steps), measures(tool), measureStart(tool, x, y), measureMove(x, y), measureEnd(), grabs(x, y, pointerType), windowStart(), windowBy(dx, dy), pan(dx, dy), zoom(factor, x, y), hover(x, y), leave(), reset(). */
 export function wireGestures(stage, acts, chosenTool) {
   const pointers = new Map();
   let [drag, pinch] = [null, null]; // {tool, start, last, rest} and {x, y, apart}
@@ -53,14 +59,13 @@ export function wireGestures(stage, acts, chosenTool) {
     const { left, top } = stage.getBoundingClientRect();
     return { x: event.clientX - left, y: event.clientY - top };
   };
-  const toolFor = (event) => (event.button === 1 || event.shiftKey ? "pan" : chosenTool(event.pointerType));
 
   function down(event) {
     const point = at(event);
     if (event.button === 2 || event.target.closest("button")) return;
     stage.setPointerCapture(event.pointerId);
     pointers.set(event.pointerId, point);
-    drag = pointers.size === 1 ? { tool: toolFor(event), start: point, last: point, rest: 0 } : null;
+    drag = pointers.size === 1 ? { tool: toolFor(event, point, acts) ?? chosenTool(event.pointerType), start: point, last: point, rest: 0 } : null;
     pinch = pointers.size === 2 ? middle([...pointers.values()]) : null;
     begin(acts, drag, pinch);
   }

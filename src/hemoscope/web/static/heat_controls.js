@@ -1,10 +1,10 @@
 // The heat map's controls: on and off, opacity, threshold and outline, and the scale that says what is shown.
 
 import { scaleStops } from "./colours.js";
+import { find } from "./element.js";
 import { t } from "./messages.js";
 import { remembered } from "./storage.js";
 
-const find = (selector) => document.querySelector(selector);
 const HEAT_CHOICE = "hemoscope.heat";
 const LEAST = 0.1; // the lowest threshold: what lies below is never shown
 const FAINT = 0.3; // colours below are hard to see over a slice

@@ -1,14 +1,13 @@
 // Measuring with the keyboard: while a measuring tool is chosen and the slice has the focus, the arrow keys move a
-// cross-hair over it and Enter sets the points of the measurement.
+// cross-hair over it and Enter sets the points of the measurement. Space takes hold of one that was set before.
 
 import { announce } from "./announce.js";
+import { find } from "./element.js";
 import { focusByKeyOnly } from "./gestures.js";
 import { isCommand } from "./keys.js";
 import { onStage } from "./mark_drawing.js";
 import { t } from "./messages.js";
-import { placement } from "./view.js";
 
-const find = (selector) => document.querySelector(selector);
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 const FAST = 10; // pixels with Shift
 const MARGIN = 24; // screen pixels between the cross-hair and the edges of the stage
@@ -70,6 +69,7 @@ export class KeyMeasure {
   #hide() {
     find("#measure-keys").hidden = true;
     this.#marks.cancel();
+    this.#marks.near();
     this.#marks.aim(null);
   }
 
@@ -79,14 +79,20 @@ export class KeyMeasure {
     const { rows, columns } = viewer.image;
     const middle = (value, count) => Math.min(Math.max(Math.floor(value), 0), count - 1) + 0.5;
     this.#at = { row: middle(row, rows), column: middle(column, columns) };
-    const [x, y] = onStage(placement(viewer.view, viewer.stage, viewer.image), viewer.image, this.#at);
+    const [x, y] = this.#place;
     const into = (value, most) => Math.min(Math.max(value, MARGIN), most - MARGIN) - value;
     const [dx, dy] = [into(x, viewer.stage.width), into(y, viewer.stage.height)];
     const { zoom, panX, panY } = viewer.view;
     const movable = zoom > 1 || panX !== 0 || panY !== 0; // else the whole slice is in sight
     if (movable && (dx !== 0 || dy !== 0)) this.#reading.pan(dx, dy);
     this.#marks.aim(this.#at);
-    if (this.#isMine) this.#marks.move(...pointsOf(this.#begun.kind, this.#from, this.#at).reverse());
+    if (this.#isMine) this.#marks.move(...(this.#begun.mark ? [this.#at] : pointsOf(this.#begun.kind, this.#from, this.#at).reverse()));
+  }
+
+  /** Where the cross-hair is on the stage. */
+  get #place() {
+    const { place, image } = this.#reading.viewer;
+    return onStage(place, image, this.#at);
   }
 
   /** Whether what is being drawn was begun by key: what a pointer draws is left to it. */
@@ -96,12 +102,11 @@ export class KeyMeasure {
 
   #press(event) {
     const { key, shiftKey, repeat } = event;
-    const taken = key in STEPS || ["Enter", "Escape"].includes(key);
-    if (!taken || !this.#tool() || !this.#at || isCommand(event)) return;
+    const acts = { Escape: () => this.#marks.cancel(), Enter: () => repeat || this.#set(), " ": () => repeat || this.#take() };
+    if (!(key in STEPS || key in acts) || !this.#tool() || !this.#at || isCommand(event)) return;
     event.preventDefault(); // the reading keys scroll with the arrows
     if (key in STEPS) this.#step(STEPS[key], shiftKey ? FAST : 1);
-    else if (key === "Escape") this.#marks.cancel();
-    else if (!repeat) this.#set();
+    else acts[key]();
   }
 
   #step([down, across], pixels) {
@@ -130,5 +135,18 @@ export class KeyMeasure {
       this.#begun = this.#marks.drawn;
       if (this.#begun) announce(t("measure.started"));
     } else if (this.#isMine && (this.#at.row !== this.#from.row || this.#at.column !== this.#from.column)) this.#marks.end(0);
+  }
+
+  /** Take hold of the nearest handle of an own measurement on the slice, which the arrow keys then move. */
+  #take() {
+    if (!this.#isSeen) return announce(this.#loading);
+    if (this.#marks.drawn) return;
+    const near = this.#marks.near(...this.#place, Infinity);
+    if (!near) return announce(t("measure.none-to-move"));
+    this.#goTo(near.handle.row, near.handle.column);
+    this.#from = this.#at;
+    this.#marks.grab(this.#at);
+    this.#begun = this.#marks.drawn;
+    announce(t("measure.taken"));
   }
 }

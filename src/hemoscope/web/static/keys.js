@@ -1,6 +1,6 @@
 // The keyboard: one table a page, which is also the page's help. Single keys can be switched off (WCAG 2.1.4).
 
-import { el } from "./element.js";
+import { el, find } from "./element.js";
 import { isKnown, t } from "./messages.js";
 import { remembered } from "./storage.js";
 
@@ -35,23 +35,28 @@ function latinAt(code, shiftKey) {
 /** Whether the key belongs to the browser: "[" on a German keyboard is AltGr and 8, and no shortcut of it. */
 export const isCommand = (event) => !event.getModifierState?.("AltGraph") && (event.ctrlKey || event.metaKey || event.altKey);
 
+/** The letter that is pressed with Ctrl, or on a Mac with Cmd, and nothing else. */
+function commandOf(event, known) {
+  const isPlain = event.ctrlKey !== event.metaKey && !event.altKey && !event.shiftKey;
+  return isPlain ? keyOf(event, known)?.toLowerCase() : undefined;
+}
+
 function belongsToField({ target, key }) {
   if (target.closest?.(TYPING)) return true;
   return Boolean(target.matches?.("input[type=range]")) && SLIDING.includes(key);
 }
 
-function ignored(event) {
-  if (isCommand(event) || event.defaultPrevented) return true;
-  if (document.querySelector("dialog[open]") || belongsToField(event)) return true;
-  return event.key.length === 1 && !singleKeysOn();
-}
+const isTaken = (event) => event.defaultPrevented || find("dialog[open]") || belongsToField(event);
+const ignored = (event) => isCommand(event) || isTaken(event) || (event.key.length === 1 && !singleKeysOn());
 
-/** Listen for a table of {keys, shown, does, act}; `act(event)` is called for any of `keys`. */
+/** Listen for a table of {keys, command, shown, does, act}; `act(event)` is called for any of `keys`, or for the letter `command` with Ctrl or Cmd. */
 export function listenToKeys(bindings) {
   const actions = new Map(bindings.flatMap(({ keys, act }) => keys.map((key) => [key, act])));
+  const commands = new Map(bindings.filter(({ command }) => command).map(({ command, act }) => [command, act]));
   document.addEventListener("keydown", (event) => {
-    const act = actions.get(keyOf(event, actions));
-    if (!act || ignored(event)) return;
+    const command = commands.get(commandOf(event, commands));
+    const act = command ?? actions.get(keyOf(event, actions));
+    if (!act || (command ? isTaken(event) : ignored(event))) return;
     if (event.key === "Enter" && event.target.closest("a, button, summary")) return;
     event.preventDefault();
     act(event);

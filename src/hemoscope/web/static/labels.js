@@ -2,20 +2,12 @@
 
 import { t } from "./messages.js";
 
-export const LABELS = Object.freeze([
-  "any",
-  "epidural",
-  "intraparenchymal",
-  "intraventricular",
-  "subarachnoid",
-  "subdural",
-]);
+export const LABELS = Object.freeze(["any", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"]);
 
 export const labelName = (label) => t(`label.${label}`);
 export const labelShort = (label) => t(`label-short.${label}`);
 
 export const URGENCIES = Object.freeze(["immediate", "prompt", "unsure", "incomplete", "routine"]);
-export const STATES = Object.freeze(["queued", "reading", "scoring", "done", "failed"]);
 
 export const stateWord = (state) => t(`state.${state}`);
 export const urgencyWord = (urgency) => t(`urgency.${urgency ?? "unknown"}`);

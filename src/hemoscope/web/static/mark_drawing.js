@@ -65,3 +65,12 @@ export function drawMark(context, place, image, kind, points, found) {
   const right = ends.reduce((a, b) => (a[0] > b[0] ? a : b));
   if (found) caption(context, measuredWords(kind, found), [right[0] + 8, right[1] + 4]);
 }
+
+/** Draw where a measurement can be taken hold of. */
+export function drawHandles(context, place, image, handles) {
+  for (const handle of handles) {
+    context.beginPath();
+    context.arc(...onStage(place, image, handle), 5, 0, 2 * Math.PI);
+    ink(context);
+  }
+}

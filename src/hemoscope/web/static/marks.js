@@ -1,34 +1,37 @@
-// Measurements on the stage: drawn over their slice, made by dragging, kept with the study by the server, listed beside
-// the slices and deletable.
+// Measurements on the stage: drawn over their slice, made and corrected by dragging, kept with the study by the server,
+// listed beside the slices and deletable. The server changes no measurement: a corrected one replaces the one before.
 
 import { Problem, getJson, getSite, sendJson } from "./api.js";
 import { announce } from "./announce.js";
-import { el, icon } from "./element.js";
-import { drawAim, drawMark } from "./mark_drawing.js";
-import { measured, measuredWords } from "./measure.js";
+import { drawAim, drawHandles, drawMark } from "./mark_drawing.js";
+import { asPoints, handlesOf, movedPoints, nearestHandle } from "./mark_handles.js";
+import { MarkHistory } from "./mark_history.js";
+import { foundWords, listMarks } from "./mark_list.js";
+import { measured } from "./measure.js";
 import { t } from "./messages.js";
 import { problemBox } from "./site.js";
 
 const LEAST_DRAG = 3; // screen pixels; less is a click
-const foundWords = (mark) => t("measure.found", { kind: t(`measure.${mark.kind}`), values: measuredWords(mark.kind, mark.found).join(", ") });
-
-const pointsOf = (mark) => mark.points.map(([row, column]) => ({ row, column }));
+const isSame = (one, other) => one?.measurement_id === other?.measurement_id; // a list that is fetched again has new objects
 
 export class Marks {
-  #studyId;
+  #path;
   #reading;
   #list;
   #kept = [];
   #me = null; // the name of the account, as measurements have it
   #acts = 0; // own changes that were begun or have ended
   #asked = 0;
-  #removing = new Set(); // ids
+  #changing = new Map(); // by id, those that are being replaced or deleted: their new points, or null
+  #history = new MarkHistory();
+  #settled = Promise.resolve(); // once all changes have ended that were begun
   #aim = null; // the keyboard's cross-hair: {row, column}
-  #drawn = null; // the one that is being drawn: {kind, slice, from, to}
+  #near = null; // the own one that can be taken hold of: {mark, handle}
+  #drawn = null; // the one that is being drawn: {kind, slice, from, to}, and if it is corrected {mark, handle}
 
   /** `reading` shows the slices; `list` is the element that lists the measurements. */
   constructor(studyId, reading, list) {
-    this.#studyId = studyId;
+    this.#path = `/studies/${studyId}/measurements`;
     this.#reading = reading;
     this.#list = list;
     reading.overlay = (context, place, image) => this.#draw(context, place, image);
@@ -41,6 +44,11 @@ export class Marks {
     return index === this.#reading.index ? index : null;
   }
 
+  /** The reader's own measurements on the slice that is seen, none of which is being replaced or deleted. */
+  get #own() {
+    return this.#kept.filter((mark) => mark.slice === this.#seen && mark.by === this.#me && !this.#changing.has(mark.measurement_id));
+  }
+
   /** Fetch what all readers have measured. What was fetched across an own change would undo it, and a slow answer a later one. */
   async load() {
     const mine = (this.#asked += 1);
@@ -48,7 +56,7 @@ export class Marks {
     this.#me = (await getSite()).user.name;
     do {
       before = this.#acts;
-      found = (await getJson(`/studies/${this.#studyId}/measurements`)).measurements;
+      found = (await getJson(this.#path)).measurements;
     } while (before !== this.#acts);
     if (mine !== this.#asked || JSON.stringify(found) === JSON.stringify(this.#kept)) return;
     this.#kept = found;
@@ -60,6 +68,24 @@ export class Marks {
     if (this.#seen === null) return;
     this.#drawn = { kind, slice: this.#seen, from, to };
     if (kind === "probe") this.end();
+  }
+
+  /** Show which handle of an own measurement is within `reach` of a place on the stage; returns it as {mark, handle}, or null. */
+  near(x, y, reach) {
+    if (this.#drawn) return this.#near;
+    const { viewer } = this.#reading;
+    const near = viewer && x !== undefined ? nearestHandle(this.#own, viewer.place, viewer.image, [x, y], reach) : null;
+    if (!isSame(near?.mark, this.#near?.mark)) this.#reading.redraw();
+    this.#near = near;
+    document.querySelector("#stage").toggleAttribute("data-grab", near !== null);
+    return near;
+  }
+
+  /** Begin to correct what was near, from a point {row, column, x, y} of the slice shown. */
+  grab(from) {
+    if (!this.#near || this.#seen !== this.#near.mark.slice) return;
+    const { kind, slice } = this.#near.mark;
+    this.#drawn = { kind, slice, from, to: from, ...this.#near };
   }
 
   move(to, from = this.#drawn?.from) {
@@ -85,10 +111,18 @@ export class Marks {
     const drawn = this.#drawn;
     this.#drawn = null;
     if (!drawn) return;
-    const { kind, slice, from, to } = drawn;
+    this.near(); // it has another place by now
+    const { kind, slice, from, to, mark = null } = drawn;
     const isClick = least > 0 && Math.hypot(to.x - from.x, to.y - from.y) < least;
-    if (kind === "probe" || !isClick) this.#keep({ kind, slice, points: (kind === "probe" ? [from] : [from, to]).map(({ row, column }) => [row, column]) });
+    const points = this.#pointsDrawn(drawn);
+    const kept = mark ? !isClick && this.#mayReplace(mark, points) : !isClick || kind === "probe";
+    if (kept) this.#change(mark, { kind, slice, points: points.map(({ row, column }) => [row, column]) });
     else this.#reading.redraw();
+  }
+
+  /** Not if it was deleted meanwhile, nor by a length whose end is on its start. */
+  #mayReplace(mark, points) {
+    return this.#own.some((one) => isSame(one, mark)) && this.#measured(mark.kind, points)?.length_mm !== 0;
   }
 
   cancel() {
@@ -96,31 +130,71 @@ export class Marks {
     this.#reading.redraw();
   }
 
-  async #keep(given) {
+  #pointsDrawn({ kind, from, to, mark, handle }) {
+    if (mark) return movedPoints(asPoints(mark.points), handle, from, to, this.#reading.viewer.image);
+    return kind === "probe" ? [from] : [from, to];
+  }
+
+  /** Make a change that can be taken back: store what is `given` (null: delete) in the place of an `old` measurement (null: draw). */
+  #change(old, given) {
+    const change = this.#replace(old, given);
+    change.then((done) => this.#history.note(done));
+    this.#settled = Promise.allSettled([this.#settled, change]);
+  }
+
+  /** Returns what was {added, removed}: first the new one is stored, so that no failure loses both. `said` are the words for what is there now. */
+  async #replace(old, given, said = (words) => words) {
+    const done = { added: null, removed: null };
+    const id = old?.measurement_id;
+    if (this.#changing.has(id)) return done;
+    if (old) this.#changing.set(id, given?.points ?? null);
     await this.#attempt(async () => {
-      const mark = await sendJson("POST", `/studies/${this.#studyId}/measurements`, given);
-      this.#kept = [...this.#without(mark.measurement_id), mark];
-      announce(foundWords(mark));
+      try {
+        if (given) done.added = await sendJson("POST", this.#path, given);
+        if (done.added) this.#kept = [...this.#without(done.added.measurement_id), done.added];
+        if (old && (await this.#delete(id))) done.removed = old;
+        announce(said(done.added ? foundWords(done.added) : t("measure.deleted")));
+      } finally {
+        this.#changing.delete(id);
+      }
     });
+    return done;
+  }
+
+  /** Returns whether it was there: another reader may have deleted it. */
+  async #delete(id) {
+    let wasThere = true;
+    try {
+      await sendJson("DELETE", `${this.#path}/${id}`);
+    } catch (error) {
+      if (error.code !== "no_such_measurement") throw error;
+      wasThere = false;
+    }
+    this.#kept = this.#without(id);
+    return wasThere;
+  }
+
+  /** Take back the reader's last change in this page once those under way have ended, or what is being drawn. */
+  undo() {
+    if (this.#drawn) return this.cancel();
+    const act = () => this.#undoLast();
+    this.#settled = this.#settled.then(act, act);
+  }
+
+  async #undoLast() {
+    const change = this.#history.take((mark) => this.#kept.some((one) => isSame(one, mark)));
+    if (!change) return announce(t("measure.nothing-to-undo"));
+    const { added, removed } = change;
+    if (removed && removed.by !== this.#me) return this.#changed(problemBox({ detail: t("measure.of-another"), remedy: t("measure.of-another.remedy") }));
+    const { kind, slice, points } = removed ?? added;
+    if (slice !== this.#reading.index) this.#reading.goTo(slice);
+    const done = await this.#replace(added, removed && { kind, slice, points }, (now) => t("measure.undone", { now }));
+    if (done.added) this.#history.restored(removed, done.added);
+    this.#history.note({ added: done.removed ? null : added, removed: done.added ? null : removed }); // what failed can be tried again
   }
 
   #without(id) {
     return this.#kept.filter((mark) => mark.measurement_id !== id);
-  }
-
-  async #remove({ measurement_id: id }) {
-    if (this.#removing.has(id)) return;
-    this.#removing.add(id);
-    await this.#attempt(async () => {
-      try {
-        await sendJson("DELETE", `/studies/${this.#studyId}/measurements/${id}`);
-      } catch (error) {
-        if (error.code !== "no_such_measurement") throw error; // another reader has deleted it
-      }
-      this.#kept = this.#without(id);
-      announce(t("measure.deleted"));
-    });
-    this.#removing.delete(id);
   }
 
   async #attempt(act) {
@@ -138,24 +212,12 @@ export class Marks {
 
   /** Delete the reader's own newest measurement on the slice shown: another reader's may come just before the key is pressed. */
   removeLast() {
-    const here = this.#kept.filter((mark) => mark.slice === this.#seen && mark.by === this.#me && !this.#removing.has(mark.measurement_id));
-    if (here.length > 0) this.#remove(here.at(-1));
+    const here = this.#own;
+    if (here.length > 0) this.#change(here.at(-1), null);
   }
 
   #changed(trouble = null) {
-    const item = (mark) =>
-      el(
-        "li",
-        {},
-        el("button", { type: "button", class: "quiet small mark-place", dataset: { mark: `${mark.measurement_id} place` }, onclick: () => this.#reading.goTo(mark.slice) }, t("viewer.slice", { number: mark.slice + 1 })),
-        el("span", { class: "mark-words", text: foundWords(mark) }),
-        el("button", { type: "button", class: "quiet small", dataset: { mark: `${mark.measurement_id} delete` }, "aria-label": t(`measure.delete-${mark.kind}`, { number: mark.slice + 1 }), onclick: () => this.#remove(mark) }, icon("close")),
-      );
-    const sorted = [...this.#kept].sort((a, b) => a.slice - b.slice);
-    const focused = this.#list.contains(document.activeElement) && document.activeElement.dataset.mark;
-    this.#list.hidden = sorted.length === 0 && !trouble;
-    this.#list.replaceChildren(...(this.#list.hidden ? [] : [el("h2", { text: t("measure.title") }), el("ul", {}, sorted.map(item))]), ...(trouble ? [trouble] : []));
-    if (focused) this.#list.querySelector(`[data-mark="${focused}"]`)?.focus(); // another reader's measurement takes no focus
+    listMarks(this.#list, this.#kept, trouble, { onSlice: (index) => this.#reading.goTo(index), onDelete: (mark) => this.#change(mark, null) });
     this.#reading.redraw();
   }
 
@@ -163,11 +225,26 @@ export class Marks {
     const slice = this.#reading.current;
     if (this.#aim) this.#reading.hover(...drawAim(context, place, image, this.#aim));
     for (const mark of this.#kept) {
-      if (mark.slice === slice?.index) drawMark(context, place, image, mark.kind, pointsOf(mark), mark.found);
+      if (mark.slice === slice?.index && !isSame(mark, this.#drawn?.mark)) this.#drawKept(mark, context, place, image);
     }
-    if (this.#drawn && slice?.index === this.#drawn.slice) {
-      const { kind, from, to } = this.#drawn;
-      drawMark(context, place, image, kind, [from, to], measured(kind, [from, to], slice, this.#reading.shown));
-    }
+    if (this.#drawn && this.#drawn.slice === slice?.index) this.#drawDrawn(context, place, image);
+  }
+
+  #drawDrawn(...stage) {
+    const { kind, mark } = this.#drawn;
+    const points = this.#pointsDrawn(this.#drawn);
+    drawMark(...stage, kind, points, this.#measured(kind, points));
+    if (mark) drawHandles(...stage, handlesOf(kind, points));
+  }
+
+  #drawKept({ measurement_id: id, kind, points, found }, ...stage) {
+    const moved = this.#changing.get(id); // until the server has answered
+    const shown = asPoints(moved ?? points);
+    drawMark(...stage, kind, shown, moved ? this.#measured(kind, shown) : found);
+    if (id === this.#near?.mark.measurement_id) drawHandles(...stage, handlesOf(kind, shown));
+  }
+
+  #measured(kind, points) {
+    return measured(kind, points, this.#reading.current, this.#reading.shown);
   }
 }

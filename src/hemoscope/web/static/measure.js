@@ -3,8 +3,6 @@
 
 import { t } from "./messages.js";
 
-export const KINDS = Object.freeze(["length", "ellipse", "rectangle", "probe"]);
-
 /** A distance in mm on pixels of (rowSize, columnSize) mm. */
 export function lengthMm(from, to, { rowSize, columnSize }) {
   return Math.hypot((to.row - from.row) * rowSize, (to.column - from.column) * columnSize);

@@ -1,12 +1,10 @@
 // The list that the reader came from: the place of this study in it, and the next and previous one.
 
 import { Problem } from "./api.js";
-import { el } from "./element.js";
+import { el, find } from "./element.js";
 import { t } from "./messages.js";
 import { fetchList, Listing } from "./listing.js";
 import { addressOf, isFiltered, keepPages, pagesShown } from "./query.js";
-
-const find = (selector) => document.querySelector(selector);
 
 export class Neighbours {
   #studyId;
@@ -27,7 +25,7 @@ export class Neighbours {
       this.#list.take(await this.#fetch());
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
-      const again = el("button", { type: "button", class: "quiet", title: error.detail, onclick: () => this.load() }, t("common.try-again"));
+      const again = el("button", { class: "quiet", title: error.detail, onclick: () => this.load() }, t("common.try-again"));
       find("#place").replaceChildren(again);
       return Infinity;
     }

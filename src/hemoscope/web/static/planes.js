@@ -2,12 +2,10 @@
 // a few of them first, and cuts the planes, which are drawn as soon as they show the head and again as more slices come.
 
 import { drawCrossHair } from "./cross_hair.js";
-import { el } from "./element.js";
+import { el, find } from "./element.js";
 import { messages, t } from "./messages.js";
 import { Plane } from "./plane_view.js";
 import { PLANES, placeOf, pointOf, volumeOf } from "./reformat.js";
-
-const find = (selector) => document.querySelector(selector);
 
 export class Planes {
   #studyId;
@@ -34,10 +32,6 @@ export class Planes {
     this.#volume = volumeOf(geometry);
     find("#planes-button").disabled = this.#volume === null;
     if (!this.#volume) find("#planes-button").title = t("planes.not-possible");
-  }
-
-  get isOpen() {
-    return this.#open;
   }
 
   toggle() {

@@ -36,6 +36,7 @@ export class Readers {
   #touched = Date.now();
   #sent = null; // the last sign of life, until it is answered and after
   #left = false;
+  #reviewing = false; // until the server has answered
 
   constructor(studyId, node) {
     this.#path = `/studies/${studyId}`;
@@ -49,7 +50,7 @@ export class Readers {
     this.show(entry);
     for (const kind of ["pointerdown", "pointermove", "keydown", "wheel"]) document.addEventListener(kind, () => this.#touch(), { passive: true });
     setInterval(() => this.#beat(), (site.claim_seconds * 1000) / BEATS);
-    beforeLogOut(() => this.#leave());
+    beforeLogOut(() => this.#leave(), () => this.#stay());
     window.addEventListener("pagehide", () => this.#isMine && !this.#left && sendOnLeaving("DELETE", `${this.#path}/claim`));
     window.addEventListener("pageshow", (event) => event.persisted && this.#beat());
     this.#beat();
@@ -97,6 +98,11 @@ export class Readers {
     await this.#sent;
   }
 
+  #stay() {
+    this.#left = false;
+    this.#beat();
+  }
+
   /** Take over from another reader, or do nothing. */
   takeOver() {
     if (this.#me && !this.#isMine) this.#beat(true);
@@ -108,7 +114,8 @@ export class Readers {
 
   /** Mark the study as reviewed by this reader, or take that back. */
   async toggleReview() {
-    if (this.#entry?.state !== "done") return;
+    if (this.#entry?.state !== "done" || this.#reviewing) return;
+    this.#reviewing = true;
     const others = this.#entry.reviews.filter(({ by }) => by !== this.#user);
     const reviewed = !this.#review;
     await this.#attempt(async () => {
@@ -116,6 +123,7 @@ export class Readers {
       this.#entry = { ...this.#entry, reviews: review ? [...others, review] : others };
       announce(t(reviewed ? "readers.marked" : "readers.review-taken-back"));
     });
+    this.#reviewing = false;
   }
 
   async #attempt(act) {
@@ -139,7 +147,7 @@ export class Readers {
     if (!claim || !this.#me) return null;
     if (this.#isMine) return el("p", { class: "faint", text: t("readers.you") });
     const since = duration(Math.max(secondsSince(claim.since), 0));
-    const button = el("button", { type: "button", class: "small", dataset: { act: "take-over" }, title: t("readers.take-over-key", { key: "t" }), onclick: () => this.takeOver() }, t("readers.take-over"));
+    const button = el("button", { class: "small", dataset: { act: "take-over" }, title: t("readers.take-over-key", { key: "t" }), onclick: () => this.takeOver() }, t("readers.take-over"));
     return el("p", { class: "claim-other" }, el("span", {}, parts("readers.other", { name: nameOf(claim.by, initials), age: since })), button);
   }
 
@@ -148,7 +156,7 @@ export class Readers {
     if (state !== "done") return null;
     const by = el("span", {}, reviews.flatMap((one, place) => [place > 0 && ", ", nameOf(one.by, initials), ` ${time(one.at)}`]));
     const words = reviews.length > 0 ? el("span", { class: "reviewed-by" }, icon("check"), el("span", {}, parts("readers.reviewed-by", { readers: by }))) : el("span", { class: "faint", text: t("readers.not-reviewed") });
-    const button = el("button", { type: "button", class: "small", dataset: { act: "review" }, title: t("readers.mark-key", { key: "v" }), onclick: () => this.toggleReview() }, t(this.#review ? "readers.take-back" : "readers.mark"));
+    const button = el("button", { class: "small", dataset: { act: "review" }, title: t("readers.mark-key", { key: "v" }), onclick: () => this.toggleReview() }, t(this.#review ? "readers.take-back" : "readers.mark"));
     return el("p", {}, words, button);
   }
 

@@ -2,6 +2,7 @@
 
 import { heatMap, slicePixels } from "./api.js";
 import { announce } from "./announce.js";
+import { find } from "./element.js";
 import { probability } from "./format.js";
 import { shownGeometry } from "./geometry.js";
 import { HeatMaps } from "./heat.js";
@@ -16,8 +17,6 @@ import { FITTED, panned, zoomedAt } from "./view.js";
 import { Viewer } from "./viewer.js";
 import { keepView, keptView } from "./kept_view.js";
 import { draggedWindow, PRESETS } from "./window.js";
-
-const find = (selector) => document.querySelector(selector);
 
 export class Reading {
   index = 0;

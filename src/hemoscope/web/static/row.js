@@ -96,7 +96,7 @@ function stateCell(entry, me) {
 
 /** The row of an entry; `onDelete` is given to admins, `address` is the list's query, `me` the user's name, null for the one local user. */
 export function rowOf(entry, { onDelete, address, me = null }) {
-  const remove = onDelete && el("button", { type: "button", class: "quiet row-delete", "aria-label": t("row.delete-study", { study: studyName(entry) }), title: t("row.delete"), onclick: () => onDelete(entry) }, icon("close"));
+  const remove = onDelete && el("button", { class: "quiet row-delete", "aria-label": t("row.delete-study", { study: studyName(entry) }), title: t("row.delete"), onclick: () => onDelete(entry) }, icon("close"));
   const kind = entry.state === "failed" ? "failed" : (entry.urgency ?? "unknown");
   return el(
     "tr",

@@ -1,7 +1,7 @@
 // What every page has: who is logged in, the site's settings, dialogs and messages.
 
-import { getSite, sendJson } from "./api.js";
-import { el, icon } from "./element.js";
+import { getSite, Problem, sendJson } from "./api.js";
+import { el, find, icon } from "./element.js";
 import { initialsButton } from "./initials.js";
 import { t, unlessTranslated } from "./messages.js";
 
@@ -13,11 +13,11 @@ export async function loadSite() {
 }
 
 function showUser(site) {
-  const place = document.querySelector("#user");
+  const place = find("#user");
   if (!place || !site.user || place.childElementCount > 0) return;
   const name = el("span", { class: "user-name", text: site.user.name });
   place.replaceChildren(site.login_required ? ownName(site) : name);
-  if (site.login_required) place.append(el("button", { type: "button", class: "quiet", onclick: logOut }, t("common.log-out")));
+  if (site.login_required) place.append(el("button", { class: "quiet", onclick: logOut }, t("common.log-out")));
 }
 
 function ownName(site) {
@@ -30,13 +30,29 @@ function ownName(site) {
 
 const farewells = [];
 
-/** Call `act` before the session ends, after which the server refuses what a page sends. */
-export const beforeLogOut = (act) => farewells.push(act);
+/** Call `leave` before the session ends, after which the server refuses what a page sends, and `stay` if it did not end. */
+export const beforeLogOut = (leave, stay) => farewells.push({ leave, stay });
 
 async function logOut() {
-  await Promise.allSettled(farewells.map((act) => act()));
-  await sendJson("POST", "/logout");
-  location.assign("/login");
+  await Promise.allSettled(farewells.map(({ leave }) => leave()));
+  try {
+    await sendJson("POST", "/logout");
+    location.assign("/login");
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (error.status === 401) return; // it has ended, and the page goes to the login
+    for (const { stay } of farewells) stay();
+    showOpenSession(error);
+  }
+}
+
+function showOpenSession({ detail, remedy }) {
+  const again = () => [dialog.close(), logOut()];
+  const buttons = [el("button", { onclick: again }, t("common.try-again")), el("button", { onclick: () => dialog.close() }, t("common.close"))];
+  const box = problemBox({ detail: t("logout.failed", { why: detail }), remedy: `${remedy} ${t("logout.remedy")}` }, ...buttons);
+  const dialog = el("dialog", { "aria-label": t("logout.title"), onclose: () => dialog.remove() }, box);
+  document.body.append(dialog);
+  dialog.showModal();
 }
 
 export const isAdmin = (site) => site.user.role === "admin";
@@ -44,7 +60,7 @@ export const isAdmin = (site) => site.user.role === "admin";
 /** Buttons with data-opens="#dialog" open it; every dialog closes by its own button, Escape or a click outside it. */
 export function wireDialogs() {
   for (const opener of document.querySelectorAll("[data-opens]")) {
-    opener.addEventListener("click", () => document.querySelector(opener.dataset.opens).showModal());
+    opener.addEventListener("click", () => find(opener.dataset.opens).showModal());
   }
   for (const dialog of document.querySelectorAll("dialog")) {
     dialog.querySelector("[data-closes]")?.addEventListener("click", () => dialog.close());

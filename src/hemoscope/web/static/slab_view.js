@@ -1,11 +1,11 @@
 // The slab on the stage: which slices it needs, its pixels once all of them are there, and the words that tell it from a slice.
 
+import { find } from "./element.js";
 import { t } from "./messages.js";
 import { Blender } from "./blend.js";
 import { thisTab } from "./storage.js";
 import { firstSlab, isThin, MODES, slabAt, slabName, stepOf, typedThickness } from "./slab.js";
 
-const find = (selector) => document.querySelector(selector);
 const CHOICE = "hemoscope.slab"; // of thin series: a thick one always opens as it is
 
 function keptChoice() {

@@ -1,12 +1,11 @@
 // What stands around the slice: the patient's sides, the scale, the reason where either is missing, HU and the window.
 
+import { find } from "./element.js";
 import { geometryCaution, scaleBar } from "./geometry.js";
 import { t } from "./messages.js";
 import { presetOf, PRESETS, windowWords } from "./window.js";
 
 export const SLOW_MS = 200; // before the page says that a slice is loading
-
-const find = (selector) => document.querySelector(selector);
 
 /** The letters at the edges (`shown` as by shownGeometry), and why there are none. */
 export function showSides(shown, geometry) {

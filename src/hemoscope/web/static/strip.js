@@ -64,7 +64,7 @@ export class Strip {
   #head(label, notEstablished) {
     const doubted = notEstablished.includes(label);
     const title = t(doubted ? "strip.head-not-established" : "strip.head", { label: labelName(label) });
-    const head = el("button", { type: "button", class: doubted ? "strip-head doubted" : "strip-head", title, "aria-label": title, "aria-pressed": "false", onclick: () => this.#onLabel(label) }, labelShort(label));
+    const head = el("button", { class: doubted ? "strip-head doubted" : "strip-head", title, "aria-label": title, "aria-pressed": "false", onclick: () => this.#onLabel(label) }, labelShort(label));
     this.#heads.set(label, head);
     return head;
   }

@@ -5,7 +5,7 @@ import { announce } from "./announce.js";
 import { Beside, besideKeys } from "./beside.js";
 import { showBrief, showStage } from "./brief.js";
 import { fillCard } from "./card.js";
-import { el } from "./element.js";
+import { el, find } from "./element.js";
 import { listen } from "./events.js";
 import { latestByLabel } from "./feedback.js";
 import { drawFindings, markReviewed, openFinding, verdictKeys } from "./findings.js";
@@ -26,7 +26,6 @@ import { allowMeasures, readingKeys, wireTools } from "./tools.js";
 import { failureNote, progressOf } from "./unfinished.js";
 import { firstLabel, firstToSee, nextStop, openingSlice, stopsOf } from "./walk.js";
 
-const find = (selector) => document.querySelector(selector);
 const studyId = location.pathname.split("/").at(-1);
 const panel = find("#panel");
 const query = readQuery();
@@ -38,7 +37,7 @@ const reading = new Reading(studyId, {
   onLabel: (label) => void [openFinding(panel, label), showBrief(panel, readers)],
   onProblem: (error) => {
     reading.message("");
-    find("#stage-message").replaceChildren(problemBox(error, el("button", { type: "button", onclick: () => reading.goTo(reading.index) }, t("common.try-again"))));
+    find("#stage-message").replaceChildren(problemBox(error, el("button", { onclick: () => reading.goTo(reading.index) }, t("common.try-again"))));
   },
 });
 
@@ -161,7 +160,7 @@ async function guarded(act, { background = false } = {}) {
     if (!(error instanceof Problem)) throw error;
     if (background && page.said && error.status !== 404) return;
     Object.assign(page, { said: null, behind: true });
-    const again = el("button", { type: "button", onclick: () => location.reload() }, t("common.try-again"));
+    const again = el("button", { onclick: () => location.reload() }, t("common.try-again"));
     const back = el("a", { class: "button", href: worklist }, t("study.back"));
     panel.replaceChildren(problemBox(error, error.status === 404 ? back : again));
   }

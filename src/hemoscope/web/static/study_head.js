@@ -1,12 +1,12 @@
 // The head of the reading page: which study this is, when it was scanned, what was sent, and the reports.
 
+import { find } from "./element.js";
 import { duration, secondsSince } from "./format.js";
 import { urgencyWord } from "./labels.js";
 import { t } from "./messages.js";
 import { studyName } from "./row.js";
 import { showSent } from "./sent.js";
 
-const find = (selector) => document.querySelector(selector);
 const RENEW_MS = 20_000; // the age is given in minutes
 let renewing = 0;
 

@@ -1,5 +1,6 @@
 // The controls of the stage: buttons, sliders, keys and gestures, all acting on one Reading.
 
+import { find } from "./element.js";
 import { wireGestures } from "./gestures.js";
 import { heatKeys, wireHeat } from "./heat_controls.js";
 import { KeyMeasure } from "./key_measure.js";
@@ -8,10 +9,11 @@ import { wirePlanes } from "./planes.js";
 import { slabKeys, wireSlab } from "./slab_view.js";
 import { presetName, PRESETS, typedWindow } from "./window.js";
 
-const find = (selector) => document.querySelector(selector);
 const PAGE = 5;
 const MEASURES = ["length", "ellipse", "rectangle", "probe"];
 const TOOLS = ["window", "scroll", "pan", ...MEASURES];
+const GRAB = "grab"; // the tool of a drag that begins on a handle of a measurement
+const reachOf = (pointerType) => (pointerType === "touch" ? 22 : 8); // screen pixels from a handle
 let keyMeasure = null;
 let tool = null; // until one is chosen, a mouse windows and a finger scrolls
 
@@ -57,17 +59,28 @@ function wireWindows(reading) {
   find("#invert").addEventListener("click", () => reading.setInverted(!reading.inverted));
 }
 
+/** What is near a place on the stage, if it can be taken hold of: the tool for HU measures there. */
+const nearby = (marks, x, y, pointerType) => (tool === "probe" ? marks.near() : marks.near(x, y, reachOf(pointerType)));
+
 const measuring = (reading, marks) => ({
-  measures: (name) => MEASURES.includes(name),
+  measures: (name) => [GRAB, ...MEASURES].includes(name),
+  grabs: (x, y, pointerType) => nearby(marks, x, y, pointerType),
   measureStart: (name, x, y) => {
     const point = reading.viewer?.pointAt(x, y);
-    if (point && !find(`#tool-${name}`).disabled) marks.start(name, point);
+    if (!point) return;
+    if (name === GRAB) {
+      reading.slab.setMeasuring(true); // the HU are those of the single slice, also before a measuring tool is chosen
+      marks.grab(point);
+    } else if (!find(`#tool-${name}`).disabled) marks.start(name, point);
   },
   measureMove: (x, y) => {
     const point = reading.viewer?.pointAt(x, y);
     if (point) marks.move(point);
   },
-  measureEnd: (cancelled) => (cancelled ? marks.cancel() : marks.end()),
+  measureEnd: (cancelled) => {
+    cancelled ? marks.cancel() : marks.end();
+    reading.slab.setMeasuring(isMeasuring());
+  },
 });
 
 export function wireTools(reading, marks, planes) {
@@ -96,8 +109,14 @@ export function wireTools(reading, marks, planes) {
       windowBy: (dx, dy) => reading.windowBy(dx, dy),
       pan: (dx, dy) => reading.pan(dx, dy),
       zoom: (factor, x, y) => reading.zoom(factor, x, y),
-      hover: (x, y) => reading.hover(x, y),
-      leave: () => reading.hover(),
+      hover: (x, y) => {
+        reading.hover(x, y);
+        nearby(marks, x, y);
+      },
+      leave: () => {
+        reading.hover();
+        marks.near();
+      },
       reset: () => reading.reset(),
       ...measuring(reading, marks),
     },
@@ -129,10 +148,12 @@ export function readingKeys(reading, marks, page) {
     })),
     { keys: ["Enter"], shown: ["Enter"], does: t("keys.measure-point"), act: () => keyMeasure.focus() },
     { keys: [], shown: ["↑", "↓", "←", "→"], does: t("keys.measure-move") },
+    { keys: [], shown: ["Space"], does: t("keys.measure-take") },
     { keys: [], shown: ["Esc"], does: t("keys.measure-cancel") },
     ...slabKeys(reading.slab),
     { keys: ["m"], shown: ["m"], does: t("keys.planes"), act: () => page.planes() },
     { keys: ["Delete", "Backspace"], shown: ["Del"], does: t("keys.remove-measurement"), act: (event) => event.repeat || marks.removeLast() },
+    { keys: [], command: "z", shown: ["Ctrl", "z"], does: t("keys.undo"), act: (event) => event.repeat || marks.undo() },
     { keys: ["r"], shown: ["r"], does: t("keys.reset"), act: () => reading.reset() },
     { keys: ["n"], shown: ["n"], does: t("keys.next-finding"), act: () => page.walk(1) },
     { keys: ["p"], shown: ["p"], does: t("keys.previous-finding"), act: () => page.walk(-1) },

@@ -79,7 +79,7 @@ export class Uploads {
   /** The upload is done, without what could not be read. */
   #leftOut(node, name, unreadable) {
     const left = { detail: t("upload.left-out", { count: unreadable }), remedy: t("upload.left-out-remedy") };
-    node.replaceChildren(el("span", { class: "upload-name", text: name }), problemBox(left, el("button", { type: "button", class: "quiet", onclick: () => this.#remove(node) }, t("common.dismiss"))));
+    node.replaceChildren(el("span", { class: "upload-name", text: name }), problemBox(left, el("button", { class: "quiet", onclick: () => this.#remove(node) }, t("common.dismiss"))));
   }
 
   #line(name, files, unreadable) {
@@ -88,7 +88,7 @@ export class Uploads {
     const bar = el("progress", { max: 1, value: 0, "aria-label": t("upload.of", { name }) });
     const what = { files: t("count.files", { count: files.length }), size: megabytes(total), count: unreadable };
     const words = el("span", { class: "upload-words", text: t(unreadable > 0 ? "upload.size-unreadable" : "upload.size", what) });
-    const cancel = el("button", { type: "button", class: "quiet", onclick: () => controller.abort() }, t("common.cancel"));
+    const cancel = el("button", { class: "quiet", onclick: () => controller.abort() }, t("common.cancel"));
     const node = el("li", { class: "upload" }, el("span", { class: "upload-name", text: name }), bar, words, cancel);
     const progress = (sent, all) => {
       bar.value = all > 0 ? sent / all : 0;
@@ -112,8 +112,8 @@ export class Uploads {
       el("span", { class: "upload-name", text: what.name }),
       problemBox(
         error,
-        what.files.length > 0 && error.code !== "file_changed" && el("button", { type: "button", onclick: again }, t("common.try-again")),
-        el("button", { type: "button", class: "quiet", onclick: () => this.#remove(node) }, t("common.dismiss")),
+        what.files.length > 0 && error.code !== "file_changed" && el("button", { onclick: again }, t("common.try-again")),
+        el("button", { class: "quiet", onclick: () => this.#remove(node) }, t("common.dismiss")),
       ),
     );
   }

@@ -49,6 +49,11 @@ export class Viewer {
     return { rows, columns, ...this.shape };
   }
 
+  /** Where the slice lies on the stage, as view.js has it. */
+  get place() {
+    return placement(this.view, this.#stage, this.image);
+  }
+
   /** The slice on screen: {index, hounsfield, rows, columns}, or null. */
   get slice() {
     return this.#slice;
@@ -57,9 +62,9 @@ export class Viewer {
   /** The point {row, column, x, y} of the slice under a point of the stage, between pixels too; null outside the slice. */
   pointAt(x, y) {
     if (!this.#slice || !pixelAt(this.view, this.#stage, this.image, x, y)) return null;
-    const place = placement(this.view, this.#stage, this.image);
+    const { left, top, width, height } = this.place;
     const { rows, columns } = this.image;
-    return { row: ((y - place.top) / place.height) * rows, column: ((x - place.left) / place.width) * columns, x, y };
+    return { row: ((y - top) / height) * rows, column: ((x - left) / width) * columns, x, y };
   }
 
   setWindow({ center, width }, inverted = false) {
@@ -159,7 +164,7 @@ export class Viewer {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.fillStyle = "#000";
     context.fillRect(0, 0, this.#stage.width, this.#stage.height);
-    const place = placement(this.view, this.#stage, this.image);
+    const { place } = this;
     if (this.#sheet) {
       context.imageSmoothingEnabled = place.scale * this.shape.columnSize * ratio < SMOOTH_UP_TO;
       context.imageSmoothingQuality = this.#quality(place.scale * this.shape.columnSize * ratio);

@@ -4,7 +4,7 @@ import { Problem, sendJson } from "./api.js";
 import { announce } from "./announce.js";
 import { Counts } from "./counts.js";
 import { acceptDrops, isWanted } from "./drop.js";
-import { el } from "./element.js";
+import { el, find } from "./element.js";
 import { listen } from "./events.js";
 import { fetchList, Listing } from "./listing.js";
 import { countWords, shownWords } from "./list_words.js";
@@ -19,7 +19,6 @@ import { isAdmin, loadSite, polled, problemBox, wireDialogs } from "./site.js";
 import { returnToPlace, wireSearchKeys } from "./way.js";
 import { Uploads } from "./uploads.js";
 
-const find = (selector) => document.querySelector(selector);
 const body = find("#studies tbody");
 const query = readQuery();
 const listing = new Listing(query);
@@ -48,7 +47,7 @@ async function reload() {
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     if (mine !== asked) return null;
-    find("#trouble").replaceChildren(problemBox(polled(error), el("button", { type: "button", onclick: reload }, t("common.try-again"))));
+    find("#trouble").replaceChildren(problemBox(polled(error), el("button", { onclick: reload }, t("common.try-again"))));
   }
   draw();
   return came;
