@@ -11,7 +11,8 @@ OUTPUT/scored; those that are there are not scored again. The shipped model's re
 Of each, the smoothing width, calibrations and thresholds of a fold of patients are chosen on the other folds, and so is
 the length of head that the study rule averages, in a row of its own (``study_rules.py``). ``--bundle`` adds the size
 and the time of a slice beside the shipped model (CPU seconds, one thread, alternating), ``--mimics`` the rows that
-``mimic_set.py --write`` wrote. What cannot be computed says why. The figures go to OUTPUT/bars.json and bars.md.
+``mimic_set.py --write`` wrote. What cannot be computed says why. The figures go to OUTPUT/bars.json and bars.md, beside
+those of earlier calls for other runs.
 
 To export the same: ``rescore.py RUN --set reading.mirror=false --output SCORED`` for each seed, then
 ``hemoscope export SCORED SCORED SCORED --half-weights``.
@@ -44,8 +45,10 @@ WAYS = {
 
 def scored_runs(runs: Sequence[Path], folder: Path, data: Path | None) -> dict[str, Path]:
     """Return a run folder of scores for each way of reading these runs; scored now, unless it is there already."""
+    if data is None and len(runs) == 1:
+        return {runs[0].name: runs[0]}
     if data is None:
-        ways = {runs[0].name if len(runs) == 1 else "mean of stored scores": ((), "scores")}
+        ways = {"mean of stored scores": ((), "scores")}
     else:
         ways = {
             f"mean of {name}": ((f"reading.mirror={json.dumps(mirror)}",), mean)
@@ -105,6 +108,13 @@ def bars_of(run: Path, *, bundle: Path | None, mimics: Sequence[Path]) -> Iterat
     yield from bundle_bars(bundle, SHIPPED_BUNDLE)
 
 
+def stored(path: Path) -> dict[str, list[Bar]]:
+    """Return the tables of earlier calls."""
+    if not path.is_file():
+        return {}
+    return {name: [Bar(**bar) for bar in bars] for name, bars in json.loads(path.read_text()).items()}
+
+
 def main() -> None:
     """Measure, write and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -123,6 +133,7 @@ def main() -> None:
     except HemoscopeError as error:
         raise SystemExit(str(error)) from error
     chosen.output.mkdir(parents=True, exist_ok=True)
+    tables = {**stored(chosen.output / "bars.json"), **tables}
     document = {name: [asdict(bar) for bar in bars] for name, bars in tables.items()}
     (chosen.output / "bars.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
     (chosen.output / "bars.md").write_text(markdown(tables))

@@ -1,6 +1,6 @@
 """Refits the card of a bundle from the stored scores of its run: the same weights, nothing is trained.
 
-    python experiments/refit_card.py RUN BUNDLE OUTPUT --model-version 2.6 --scores T.json --statements S.toml
+    python experiments/refit_card.py RUN BUNDLE OUTPUT --model-version 2.7 --scores T.json --statements S.toml
     python experiments/refit_card.py RUN BUNDLE --compare RUN/card-2.3.json
     python experiments/refit_card.py RUN RUN/card-2.3.json --compare RUN/card-2.json
 

@@ -125,7 +125,7 @@ def test_version_2_4_changes_slices_and_the_rule_for_unsure_studies_alone() -> N
     assert (before.slice_rule, before.unsure) == (None, None)
 
 
-def test_versions_2_5_and_2_6_add_words_and_errors_alone() -> None:
+def test_versions_2_5_to_2_7_add_words_and_errors_alone() -> None:
     card = load_bundle(None).card
     assert replace(card, version="2.4", statements=None, errors=None) == card_of("2.4")
 

@@ -85,6 +85,17 @@ def test_stored_scores_of_several_runs_are_averaged_once(
     assert bars.scored_runs(two_runs, tmp_path / "scored", None) == found
 
 
+def test_the_stored_scores_of_one_run_are_read_where_they_are(bars: ModuleType, two_runs: list[Path]) -> None:
+    assert bars.scored_runs(two_runs[:1], Path("nowhere"), None) == {two_runs[0].name: two_runs[0]}
+
+
+def test_figures_of_earlier_calls_stay(bars: ModuleType, tmp_path: Path) -> None:
+    assert bars.stored(tmp_path / "bars.json") == {}
+    text = (EXPERIMENTS / "results" / "bars.json").read_text()
+    (tmp_path / "bars.json").write_text(text)
+    assert list(bars.stored(tmp_path / "bars.json")) == list(json.loads(text))
+
+
 def test_three_ways_are_read_with_the_data_and_one_run_has_no_mean_weights(
     bars: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
