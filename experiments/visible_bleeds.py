@@ -20,16 +20,17 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 from slice_rule import by_patient, read_scores, smoothed_by_patient
+from trials import WIDTH_MM
 
 from hemoscope.data.cache import Cache, open_cache
 from hemoscope.progress import no_progress
 from hemoscope.training.crops import load_crops
 from hemoscope.training.donors import measured_donors
 from hemoscope.training.experiment import read_experiment
+from hemoscope.training.export import read_run
 
 LIMITS_HU = (None, 0.0, 4.0, 8.0)
 SENSITIVITY = 0.92
-WIDTH_MM, EXTENT_MM = 7.5, 25.0
 DEFAULT = Path(__file__).parent / "results" / "default"
 
 
@@ -53,7 +54,8 @@ def figures(run: Path, left_out: set[str]) -> list[str]:
     """Return one row of the table."""
     table = read_scores(run)
     table = table[~table["patient_id"].isin(left_out)].reset_index(drop=True)
-    studies = by_patient(table, table[[name for name in table if name.startswith("logit_")]].to_numpy(), EXTENT_MM)
+    extent_mm = read_run(run).reading.extent_mm
+    studies = by_patient(table, table[[name for name in table if name.startswith("logit_")]].to_numpy(), extent_mm)
     bleeds = table.groupby("patient_id")["any"].max().to_numpy() == 1
     slices = roc_auc_score(table["any"], smoothed_by_patient(table, WIDTH_MM)[:, 0])
     return [

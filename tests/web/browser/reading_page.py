@@ -71,3 +71,10 @@ def opened(open_page: OpenPage, url: str, **options: Any) -> "Page":
     page.wait_for_selector(".finding")
     wait_for_slice(page)
     return page
+
+
+def clear_failed_request(page: "Page") -> None:
+    """Forget the browser's own line on a request that failed; it may come after the page's."""
+    while not page.complaints:  # type: ignore[attr-defined]
+        page.wait_for_timeout(20)
+    page.complaints.clear()  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ import httpx
 import numpy as np
 import pytest
 from accessibility import faults
-from reading_page import OpenPage, opened, picture, wait_for_slice, wait_until
+from reading_page import OpenPage, clear_failed_request, opened, picture, wait_for_slice, wait_until
 
 from hemoscope.testing.phantom import Phantom
 
@@ -509,13 +509,6 @@ def test_what_another_reader_has_measured_cannot_be_moved(page: "Page", asymmetr
     page.locator("#announcement", has_text="You have no measurement on this slice").wait_for(state="attached")
     assert asked == []
     page.unroute("**/measurements")
-
-
-def clear_failed_request(page: "Page") -> None:
-    """Forget the browser's own line on a request that failed; it may come after the page's."""
-    while not page.complaints:  # type: ignore[attr-defined]
-        page.wait_for_timeout(20)
-    page.complaints.clear()  # type: ignore[attr-defined]
 
 
 def test_a_correction_that_the_server_does_not_store_leaves_the_measurement(page: "Page", asymmetric: Phantom) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from accessibility import faults
+from reading_page import clear_failed_request
 
 from hemoscope.testing.phantom import make_phantom
 
@@ -139,7 +140,7 @@ def test_a_second_press_while_the_first_is_under_way_marks_nothing_again(fake: A
     assert asked == ["PUT"]
     held[0].abort()
     page.wait_for_selector("#readers .remedy")
-    page.complaints.clear()  # type: ignore[attr-defined]  # the browser's own line
+    clear_failed_request(page)
     page.unroute("**/review")
     page.keyboard.press("v")  # one that failed does not stand in the way
     wait_for_words(page, "#readers", "Reviewed by LO")
